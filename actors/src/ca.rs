@@ -1,0 +1,127 @@
+//! The device CA: the root that identity certificates of devices chain to.
+//!
+//! Made at the first start and kept as two files in the data directory. The door
+//! trusts its certificate; issuing comes with enrollment.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use openssl::asn1::Asn1Time;
+use openssl::bn::{BigNum, MsbOption};
+use openssl::error::ErrorStack;
+use openssl::hash::MessageDigest;
+use openssl::pkey::PKey;
+use openssl::rsa::Rsa;
+use openssl::x509::extension::{BasicConstraints, KeyUsage, SubjectKeyIdentifier};
+use openssl::x509::{X509, X509NameBuilder};
+
+/// The device CA's certificate; its key stays in its file until it has to sign.
+#[derive(Clone)]
+pub struct DeviceCa {
+    /// The certificate in PEM.
+    pub certificate_pem: Vec<u8>,
+}
+
+impl std::fmt::Debug for DeviceCa {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("DeviceCa(..)")
+    }
+}
+
+impl DeviceCa {
+    /// Reads the CA of a data directory, making it (RSA-2048) when there is none.
+    ///
+    /// # Errors
+    /// [`CaError`] when a file cannot be read or written, or one of the two is missing.
+    pub fn open(directory: &Path, valid_days: u32) -> Result<Self, CaError> {
+        let (certificate, key) = (directory.join("ca.pem"), directory.join("ca.key"));
+        match (certificate.exists(), key.exists()) {
+            (true, true) => {
+                let certificate_pem = fs::read(&certificate)?;
+                X509::from_pem(&certificate_pem)?;
+                Ok(Self { certificate_pem })
+            }
+            (false, false) => {
+                let (certificate_pem, key_pem) = make(valid_days)?;
+                write_private(&key, &key_pem)?;
+                write_private(&certificate, &certificate_pem)?;
+                fs::File::open(directory)?.sync_all()?;
+                Ok(Self { certificate_pem })
+            }
+            (_, false) => Err(CaError::Missing("ca.key")),
+            (false, _) => Err(CaError::Missing("ca.pem")),
+        }
+    }
+}
+
+/// Why there is no device CA.
+#[derive(Debug, thiserror::Error)]
+pub enum CaError {
+    /// Only one of the two files is there; a new CA would shut all devices out.
+    #[error("{0} is missing from the data directory while its counterpart is there")]
+    Missing(&'static str),
+    /// A file cannot be read or written.
+    #[error("device CA: {0}")]
+    Io(#[from] io::Error),
+    /// OpenSSL's word.
+    #[error("device CA: {0}")]
+    OpenSsl(#[from] ErrorStack),
+}
+
+fn make(valid_days: u32) -> Result<(Vec<u8>, Vec<u8>), ErrorStack> {
+    let key = PKey::from_rsa(Rsa::generate(2048)?)?;
+    let mut name = X509NameBuilder::new()?;
+    name.append_entry_by_text("O", "Reveille")?;
+    name.append_entry_by_text("CN", "Reveille Device CA")?;
+    let name = name.build();
+    let mut serial = BigNum::new()?;
+    serial.rand(127, MsbOption::MAYBE_ZERO, false)?;
+    let mut builder = X509::builder()?;
+    builder.set_version(2)?;
+    builder.set_serial_number(&*serial.to_asn1_integer()?)?;
+    builder.set_subject_name(&name)?;
+    builder.set_issuer_name(&name)?;
+    builder.set_pubkey(&key)?;
+    builder.set_not_before(&*Asn1Time::days_from_now(0)?)?;
+    builder.set_not_after(&*Asn1Time::days_from_now(valid_days)?)?;
+    builder.append_extension(BasicConstraints::new().critical().ca().build()?)?;
+    builder.append_extension(
+        KeyUsage::new()
+            .critical()
+            .key_cert_sign()
+            .crl_sign()
+            .build()?,
+    )?;
+    let key_id = SubjectKeyIdentifier::new().build(&builder.x509v3_context(None, None))?;
+    builder.append_extension(key_id)?;
+    builder.sign(&key, MessageDigest::sha256())?;
+    Ok((builder.build().to_pem()?, key.private_key_to_pem_pkcs8()?))
+}
+
+fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ca_is_made_once_and_half_a_ca_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let made = DeviceCa::open(directory.path(), 3650).unwrap();
+        let read = DeviceCa::open(directory.path(), 3650).unwrap();
+        assert_eq!(made.certificate_pem, read.certificate_pem);
+        fs::remove_file(directory.path().join("ca.key")).unwrap();
+        let half = DeviceCa::open(directory.path(), 3650);
+        assert!(matches!(half, Err(CaError::Missing("ca.key"))));
+    }
+}

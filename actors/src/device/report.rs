@@ -1,0 +1,222 @@
+//! Reports: one append, and the next command in the same breath.
+//!
+//! The next command is chosen while the report is still being written; the door
+//! sends the reply only when it is durable. A repeated report is answered like the
+//! first and changes nothing.
+
+use actix::prelude::*;
+use schema::enrollment::{Misbehaved, Voice};
+use schema::queue::{self, Skip};
+use schema::report::{Report, Status, error_chain};
+use schema::{ChannelNo, Seq, UnixMillis};
+
+use super::{DeviceActor, Durable, Presented, Raw, durable};
+use crate::Fault;
+use crate::store::{self, HandOut, Ticket};
+
+/// A report that came through the door.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<Turn, Fault>")]
+pub struct Reported {
+    /// Its head.
+    pub report: Report,
+    /// Under which identity.
+    pub presented: Presented,
+    /// The body.
+    pub raw: Raw,
+    /// A destructive command the writer has just not let out: passed over this time.
+    pub held: Option<Seq>,
+}
+
+/// What the device is told, and what must be durable before it is.
+#[derive(Debug, Default)]
+pub struct Turn {
+    /// The next command, or none.
+    pub command: Option<HandOut>,
+    /// To be awaited before any reply.
+    pub durable: Option<Durable>,
+    /// The writer's leave to hand this command out, and its number.
+    pub leave: Option<(Ticket<bool>, Seq)>,
+}
+
+impl Handler<Reported> for DeviceActor {
+    type Result = Result<Turn, Fault>;
+
+    fn handle(&mut self, said: Reported, ctx: &mut Self::Context) -> Self::Result {
+        self.settle(ctx)?;
+        let Some(channel) = self.speaker(&said)? else {
+            return Ok(Turn::default());
+        };
+        let now = self.house.clock.now();
+        self.contact(channel, now);
+        if said.held.is_none() {
+            self.take_report(channel, &said)?;
+        }
+        self.turn(channel, &said, now)
+    }
+}
+
+impl DeviceActor {
+    /// The enrolled channel that speaks; none when it is to be answered with nothing.
+    fn speaker(&mut self, said: &Reported) -> Result<Option<ChannelNo>, Fault> {
+        let claim = self.claim(&said.presented)?;
+        let id = &said.report.sender.channel;
+        let Some(enrollment) = &self.enrollment else {
+            return Err(Fault::Unknown(id.clone()));
+        };
+        match enrollment.voice(&claim) {
+            Voice::Stranger => return Err(Misbehaved::NotBound(id.clone()).into()),
+            Voice::Pending => return Ok(None),
+            Voice::Bound => {}
+            Voice::Renewed => self.rebind(said)?,
+        }
+        let enrollment = self.enrollment.as_ref();
+        let channel = enrollment
+            .and_then(|e| e.channel(id))
+            .ok_or_else(|| Fault::Unknown(id.clone()))?;
+        Ok(channel.state.push().map(|_| channel.no))
+    }
+
+    /// The first message under a renewed identity makes it the bound one.
+    fn rebind(&mut self, said: &Reported) -> Result<(), Fault> {
+        let Some(enrollment) = self.enrollment.clone() else {
+            return Ok(());
+        };
+        let change = enrollment.rebound(said.presented.identity.leaf);
+        let channel = change.enrollment.channel.no;
+        self.enrollment = Some(change.enrollment.clone());
+        let store = self.house.store.clone();
+        let checked_in = store::CheckedIn {
+            channel,
+            message: "Renewed",
+            body: store.seal_body(channel, b"")?,
+            body_hash: None,
+            identity: said.presented.identity.clone(),
+            secrets: Vec::new(),
+            change,
+        };
+        let ticket = store.check_in_ticket(checked_in)?;
+        self.newest = Some(durable(&store, ticket));
+        Ok(())
+    }
+
+    /// Hands what was reported to the writer.
+    fn take_report(&mut self, channel: ChannelNo, said: &Reported) -> Result<(), Fault> {
+        let report = &said.report;
+        if report.status == Status::Idle {
+            let session = self.session(channel);
+            session.skip.clear();
+            self.house.store.wakes().polled(channel);
+            return Ok(());
+        }
+        let Some(uuid) = report.uuid.clone() else {
+            return Ok(());
+        };
+        let store = self.house.store.clone();
+        let given = self.session(channel).given.as_ref();
+        let seq = match given.filter(|(given, _)| *given == uuid) {
+            Some((_, seq)) => Some(*seq),
+            None => store.seq_of(&uuid)?,
+        };
+        let Some(seq) = seq else {
+            store.count_stray();
+            return Ok(());
+        };
+        let epoch = self.enrollment.as_ref().map_or(Seq(0), |e| e.epoch);
+        let (errors, body) = match report.status {
+            Status::NotNow => (Vec::new(), None),
+            Status::Error | Status::CommandFormatError => (
+                error_chain(&said.raw),
+                Some(store.seal_body(channel, &said.raw)?),
+            ),
+            _ => (Vec::new(), Some(store.seal_body(channel, &said.raw)?)),
+        };
+        let ticket = store.report(store::Reported {
+            channel,
+            epoch,
+            uuid,
+            seq: Some(seq),
+            status: report.status,
+            errors,
+            body,
+        })?;
+        let durable = durable(&store, ticket);
+        self.newest = Some(durable.clone());
+        let session = self.session(channel);
+        if report.status == Status::NotNow {
+            session.skip.push(seq);
+        } else {
+            session.closing.push((seq, durable));
+        }
+        Ok(())
+    }
+
+    /// Chooses what the device is told.
+    fn turn(
+        &mut self,
+        channel: ChannelNo,
+        said: &Reported,
+        now: UnixMillis,
+    ) -> Result<Turn, Fault> {
+        let mut turn = Turn {
+            durable: self.newest.clone(),
+            ..Turn::default()
+        };
+        if let Some(held) = said.held {
+            self.session(channel).skip.push(held);
+        }
+        if !self.house.store.may_have_work(channel) {
+            return Ok(turn);
+        }
+        let epoch = self.enrollment.as_ref().map_or(Seq(0), |e| e.epoch);
+        let waiting = self.house.store.pending(channel, epoch)?;
+        let session = self.session(channel);
+        let mut skip: Skip = session.skip.clone();
+        skip.extend(session.closing.iter().map(|(seq, _)| *seq));
+        let Some(next) = queue::next(&waiting, &skip, self.house.store.expiry_clock()) else {
+            self.wake_later(channel, said.report.status, &waiting, now)?;
+            return Ok(turn);
+        };
+        let seq = next.seq;
+        let Some(command) = self.house.store.command_bytes(seq)? else {
+            return Ok(turn);
+        };
+        if command.destructive {
+            turn.leave = Some((self.house.store.hand_out(channel, seq)?, seq));
+        } else {
+            self.house.store.sent(channel, seq);
+        }
+        self.session(channel).given = Some((command.uuid.clone(), seq));
+        turn.command = Some(command);
+        Ok(turn)
+    }
+
+    /// A device polls by itself after NotNow only when that was the last thing it
+    /// said; otherwise it must be woken for what it postponed.
+    fn wake_later(
+        &mut self,
+        channel: ChannelNo,
+        status: Status,
+        waiting: &[queue::Waiting],
+        now: UnixMillis,
+    ) -> Result<(), Fault> {
+        if status == Status::NotNow {
+            return Ok(());
+        }
+        let skipped = self.session(channel).skip.clone();
+        let postponed = waiting.iter().filter(|w| skipped.contains(&w.seq));
+        let mut soonest = None;
+        for row in postponed {
+            let tally = self.house.store.not_nows(channel, row.seq)?;
+            let after = queue::not_now_backoff(tally.max(1));
+            soonest = Some(soonest.map_or(after, |soonest: u64| soonest.min(after)));
+        }
+        if let Some(after) = soonest {
+            self.house
+                .store
+                .wakes()
+                .mark_at(channel, now.plus_seconds(after));
+        }
+        Ok(())
+    }
+}

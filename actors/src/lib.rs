@@ -1,0 +1,24 @@
+//! What happens: everything that runs or remembers.
+//!
+//! The store, the device actors with their registry, the push supervisor and the
+//! device CA. The middle floor of the house: it knows the nouns below (`schema`) and
+//! nothing of HTTP servers, configuration files or command lines above.
+
+pub mod admission;
+pub mod apns;
+pub mod bits;
+pub mod ca;
+pub mod clock;
+pub mod device;
+pub mod housekeeping;
+pub mod push_certificate;
+pub mod pusher;
+pub mod registry;
+pub mod store;
+pub mod wakes;
+
+mod error;
+
+pub use clock::Clock;
+pub use error::Fault;
+pub use store::{Store, StoreError, StoreOptions};

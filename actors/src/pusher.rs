@@ -1,0 +1,532 @@
+//! The push supervisor: wakes out, paced and coalesced; what APNs answers, taken in.
+//!
+//! It takes what is due from [`Wakes`], looks up where to send it, and hands it to
+//! the transport of the channel's topic. Nothing here is durable: after a restart it
+//! walks the open commands of the store and marks their channels again. A push is a
+//! hint; only a poll proves anything.
+
+mod topic;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use actix::prelude::*;
+use schema::checkin::Push as Address;
+use schema::{ChannelNo, PushToken, UnixMillis};
+use tokio::sync::mpsc;
+
+pub use topic::TopicState;
+
+use crate::apns::{Endpoint, Outcome, Push, SetupError};
+use crate::push_certificate::{PushCertificate, PushCertificateError};
+use crate::store::{Store, StoreError};
+use crate::wakes::Wakes;
+use crate::{Clock, Fault};
+use topic::{Halt, Topic};
+
+/// How the supervisor behaves.
+#[derive(Clone, Debug)]
+pub struct PushOptions {
+    /// Where APNs is.
+    pub endpoint: Endpoint,
+    /// How long APNs keeps a wake for a device that is away.
+    pub expiration_hours: u64,
+    /// Wakes per second, all topics together.
+    pub max_rate: u32,
+}
+
+/// What became of wakes, for metrics.
+#[derive(Debug, Default)]
+pub struct PushFigures {
+    /// Taken by APNs.
+    pub accepted: AtomicU64,
+    /// Refused for the token: dead or bad.
+    pub dead: AtomicU64,
+    /// To be tried again.
+    pub retried: AtomicU64,
+    /// Refused for something that is wrong with us.
+    pub refused: AtomicU64,
+    /// Due, but without a push certificate for their topic.
+    pub without_certificate: AtomicU64,
+}
+
+/// The actor.
+pub struct Pusher {
+    store: Store,
+    wakes: Arc<Wakes>,
+    clock: Clock,
+    options: PushOptions,
+    figures: Arc<PushFigures>,
+    topics: HashMap<String, Topic>,
+    tries: HashMap<ChannelNo, u8>,
+    in_flight: usize,
+    allowance: f64,
+    refilled: UnixMillis,
+    settled: mpsc::UnboundedSender<Settled>,
+    incoming: Option<mpsc::UnboundedReceiver<Settled>>,
+}
+
+/// A wake that ended.
+struct Settled {
+    channel: ChannelNo,
+    token: PushToken,
+    topic: String,
+    outcome: Outcome,
+}
+
+impl Pusher {
+    /// A supervisor with the certificates the store holds.
+    ///
+    /// # Errors
+    /// [`PusherError`] when a stored certificate cannot be used.
+    pub fn new(
+        store: Store,
+        clock: Clock,
+        options: PushOptions,
+        figures: Arc<PushFigures>,
+    ) -> Result<Self, PusherError> {
+        let (settled, incoming) = mpsc::unbounded_channel();
+        let mut pusher = Self {
+            wakes: store.wakes().clone(),
+            refilled: clock.now(),
+            store,
+            clock,
+            options,
+            figures,
+            topics: HashMap::new(),
+            tries: HashMap::new(),
+            in_flight: 0,
+            allowance: 0.0,
+            settled,
+            incoming: Some(incoming),
+        };
+        for (topic, stored) in pusher.store.push_certificates()? {
+            let certificate = PushCertificate::from_stored(&stored)?;
+            let topic_of = Topic::new(certificate, &pusher.options.endpoint)?;
+            pusher.topics.insert(topic, topic_of);
+        }
+        Ok(pusher)
+    }
+
+    /// Sends what is due, as far as pace and room allow, and says when to come again.
+    fn pump(&mut self, ctx: &mut Context<Self>) {
+        let now = self.clock.now();
+        for topic in self.topics.values_mut() {
+            let bad = topic.take_confirmed_bad(now);
+            for (channel, token) in bad {
+                bury(&self.store, channel, token);
+            }
+            let resumed = topic.resume(now);
+            self.wakes.mark(resumed, now);
+        }
+        self.send_due(now);
+        let next = match self.wakes.next_due() {
+            Some(at) if at <= now && self.in_flight < MOST_IN_FLIGHT => Duration::from_millis(5),
+            Some(at) if at > now => Duration::from_millis(at.since(now).min(1000)),
+            _ => Duration::from_millis(1000),
+        };
+        ctx.run_later(next, |_, ctx| ctx.notify(Pump { timer: true }));
+    }
+
+    fn send_due(&mut self, now: UnixMillis) {
+        self.refill(now);
+        let room = MOST_IN_FLIGHT
+            .saturating_sub(self.in_flight)
+            .min(self.allowance as usize);
+        let due = self.wakes.take(now, room);
+        self.allowance -= due.len() as f64;
+        for channel in due {
+            if let Err(error) = self.wake(channel, now) {
+                tracing::error!(channel = channel.0, %error, "a wake cannot be looked up");
+            }
+        }
+    }
+
+    fn refill(&mut self, now: UnixMillis) {
+        let rate = f64::from(self.options.max_rate.max(1));
+        let earned = now.since(self.refilled) as f64 / 1000.0 * rate;
+        if earned >= 1.0 {
+            self.allowance = (self.allowance + earned).min(rate.max(1.0));
+            self.refilled = now;
+        }
+    }
+
+    fn wake(&mut self, channel: ChannelNo, now: UnixMillis) -> Result<(), StoreError> {
+        let Some(address) = self.address(channel)? else {
+            return Ok(());
+        };
+        let name = address.topic.certificate_topic().to_owned();
+        let Some(topic) = self.topics.get_mut(&name) else {
+            self.figures
+                .without_certificate
+                .fetch_add(1, Ordering::Relaxed);
+            return Ok(());
+        };
+        if !topic.may_send(channel, now) || self.store.push_is_dead(channel, &address.token)? {
+            return Ok(());
+        }
+        topic.sent(now);
+        let push = Push {
+            token: address.token.0.clone(),
+            topic: address.topic.0,
+            magic: address.magic.0,
+            expiration: now
+                .plus_seconds(self.options.expiration_hours * 3600)
+                .seconds(),
+            apns_id: None,
+        };
+        let (client, settled) = (topic.client.clone(), self.settled.clone());
+        self.in_flight += 1;
+        actix::spawn(async move {
+            let outcome = client.push(push).await;
+            // The supervisor outlives its wakes but for a shutdown, when nobody asks.
+            let _ = settled.send(Settled {
+                channel,
+                token: address.token,
+                topic: name,
+                outcome,
+            });
+        });
+        Ok(())
+    }
+
+    fn address(&self, channel: ChannelNo) -> Result<Option<Address>, StoreError> {
+        let enrollment = self.store.enrollment(channel)?;
+        let channels = enrollment
+            .iter()
+            .flat_map(|enrollment| enrollment.channels());
+        let found = channels
+            .filter(|c| c.no == channel)
+            .find_map(|c| c.state.push().cloned());
+        Ok(found)
+    }
+
+    fn settle(&mut self, settled: Settled) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        let now = self.clock.now();
+        let Settled {
+            channel,
+            token,
+            topic: name,
+            outcome,
+        } = settled;
+        let Some(topic) = self.topics.get_mut(&name) else {
+            return;
+        };
+        let figures = &self.figures;
+        match outcome {
+            Outcome::Accepted { .. } => {
+                figures.accepted.fetch_add(1, Ordering::Relaxed);
+                self.tries.remove(&channel);
+                topic.answered(channel);
+                self.wakes.accepted(channel, now);
+                self.store.pushed(channel, now);
+            }
+            Outcome::Unregistered { .. } => {
+                figures.dead.fetch_add(1, Ordering::Relaxed);
+                topic.answered(channel);
+                bury(&self.store, channel, token);
+            }
+            Outcome::BadToken => {
+                figures.dead.fetch_add(1, Ordering::Relaxed);
+                topic.bad_token(channel, token, now);
+            }
+            Outcome::TopicMismatch => {
+                figures.refused.fetch_add(1, Ordering::Relaxed);
+                topic.halt(channel, Halt::TopicMismatch);
+            }
+            Outcome::CertificateRefused { reason } => {
+                figures.refused.fetch_add(1, Ordering::Relaxed);
+                topic.halt(channel, Halt::Certificate(format!("{reason}")));
+            }
+            Outcome::OurFault { status, reason } => {
+                figures.refused.fetch_add(1, Ordering::Relaxed);
+                tracing::error!(topic = name, status, %reason, "apns refuses a push of ours");
+            }
+            Outcome::Backoff {
+                status,
+                retry_after,
+                ..
+            } => {
+                figures.retried.fetch_add(1, Ordering::Relaxed);
+                let tries = self.tries.entry(channel).or_insert(0);
+                let after = retry_after.map_or_else(|| back_off(*tries), |after| after.as_secs());
+                *tries = tries.saturating_add(1);
+                if status != 429 {
+                    topic.unanswered(now);
+                }
+                topic.retrying(channel);
+                self.wakes.mark_at(channel, jittered(now, after));
+            }
+            Outcome::Unanswered { why } => {
+                figures.retried.fetch_add(1, Ordering::Relaxed);
+                let tries = self.tries.entry(channel).or_insert(0);
+                let after = 1_u64 << (*tries).min(4);
+                *tries = tries.saturating_add(1);
+                tracing::debug!(topic = name, %why, "a push was not answered");
+                topic.retrying(channel);
+                self.wakes.mark_at(channel, jittered(now, after));
+            }
+        }
+    }
+
+    /// Marks every channel with open work that was not woken just now.
+    fn recover(&mut self) -> Result<usize, StoreError> {
+        let now = self.clock.now();
+        let mut due = Vec::new();
+        for channel in self.store.channels_with_work()? {
+            let pushed = self.store.last_pushed(channel)?;
+            let young =
+                pushed.is_some_and(|at| now.since(at) < crate::wakes::ANSWER_WITHIN_SECONDS * 1000);
+            if !young {
+                due.push(channel);
+            }
+        }
+        let count = due.len();
+        self.wakes.mark(due, now);
+        Ok(count)
+    }
+
+    /// Marks, spread over an hour, whoever has open work and was silent for a day.
+    fn sweep(&mut self) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        let day_ago = now.minus_seconds(24 * 3600);
+        for channel in self.store.channels_with_work()? {
+            let seen = self.store.last_seen(channel)?.unwrap_or_default();
+            let pushed = self.store.last_pushed(channel)?.unwrap_or_default();
+            if seen < day_ago && pushed < day_ago {
+                let after = u64::from(channel.0.wrapping_mul(2_654_435_761) % 3600);
+                self.wakes.mark_at(channel, now.plus_seconds(after));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Actor for Pusher {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        if let Some(mut incoming) = self.incoming.take() {
+            ctx.add_stream(futures_util::stream::poll_fn(move |cx| {
+                incoming.poll_recv(cx)
+            }));
+        }
+        let (wakes, pusher) = (self.wakes.clone(), ctx.address());
+        actix::spawn(async move {
+            loop {
+                wakes.changed().await;
+                if pusher.send(Pump { timer: false }).await.is_err() {
+                    return;
+                }
+            }
+        });
+        ctx.run_interval(Duration::from_secs(3600), |pusher, _| {
+            if let Err(error) = pusher.sweep() {
+                tracing::error!(%error, "the silent-device sweep failed");
+            }
+        });
+        match self.recover() {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "channels with open commands are woken again"),
+            Err(error) => tracing::error!(%error, "open commands cannot be read"),
+        }
+        ctx.notify(Pump { timer: true });
+    }
+}
+
+impl StreamHandler<Settled> for Pusher {
+    fn handle(&mut self, settled: Settled, ctx: &mut Self::Context) {
+        let was_full = self.in_flight >= MOST_IN_FLIGHT;
+        self.settle(settled);
+        if was_full {
+            ctx.notify(Pump { timer: false });
+        }
+    }
+}
+
+/// Look what is due.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+struct Pump {
+    /// From the one timer that keeps itself going.
+    timer: bool,
+}
+
+impl Handler<Pump> for Pusher {
+    type Result = ();
+
+    fn handle(&mut self, pump: Pump, ctx: &mut Self::Context) {
+        if pump.timer {
+            self.pump(ctx);
+        } else {
+            self.send_due(self.clock.now());
+        }
+    }
+}
+
+/// Put a push certificate to use: stored first, then every halted wake of its topic
+/// goes out under it.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<(), PusherError>")]
+pub struct PutCertificate(pub PushCertificate);
+
+impl Handler<PutCertificate> for Pusher {
+    type Result = AtomicResponse<Self, Result<(), PusherError>>;
+
+    fn handle(
+        &mut self,
+        PutCertificate(certificate): PutCertificate,
+        _: &mut Self::Context,
+    ) -> Self::Result {
+        let store = self.store.clone();
+        let prepared = Topic::new(certificate.clone(), &self.options.endpoint)
+            .map_err(PusherError::from)
+            .and_then(|topic| Ok((topic, certificate.to_pem()?)));
+        let commit = async move {
+            let (topic, stored) = prepared?;
+            store
+                .put_push_certificate(&topic.certificate.topic, stored.as_ref())
+                .await?;
+            Ok::<_, PusherError>(topic)
+        };
+        AtomicResponse::new(Box::pin(commit.into_actor(self).map(
+            |outcome, pusher, _| {
+                let topic = outcome?;
+                pusher.topics.insert(topic.certificate.topic.clone(), topic);
+                pusher.tries.clear();
+                pusher.recover()?;
+                Ok(())
+            },
+        )))
+    }
+}
+
+/// Ask how the topics stand.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Vec<TopicState>")]
+pub struct Topics;
+
+impl Handler<Topics> for Pusher {
+    type Result = MessageResult<Topics>;
+
+    fn handle(&mut self, _: Topics, _: &mut Self::Context) -> Self::Result {
+        let mut states: Vec<_> = self.topics.values().map(Topic::state).collect();
+        states.sort_by(|a, b| a.topic.cmp(&b.topic));
+        MessageResult(states)
+    }
+}
+
+/// Wake channels now, also those whose last wake is young, and say which can be.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<Vec<Result<(), NotWoken>>, Fault>")]
+pub struct Wake(pub Vec<ChannelNo>);
+
+/// Why a channel cannot be woken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotWoken {
+    /// It has no push data.
+    #[error("the channel is not enrolled")]
+    NotEnrolled,
+    /// Its topic has no push certificate.
+    #[error("there is no push certificate for topic {0}")]
+    NoCertificate(String),
+    /// APNs called its token dead.
+    #[error("APNs says the push token is no longer valid")]
+    Dead,
+    /// Its topic is halted.
+    #[error("pushes for topic {topic} are halted: {why}")]
+    Halted {
+        /// The topic.
+        topic: String,
+        /// Why.
+        why: String,
+    },
+}
+
+impl Handler<Wake> for Pusher {
+    type Result = Result<Vec<Result<(), NotWoken>>, Fault>;
+
+    fn handle(&mut self, Wake(channels): Wake, _: &mut Self::Context) -> Self::Result {
+        let now = self.clock.now();
+        let mut answers = Vec::with_capacity(channels.len());
+        for channel in channels {
+            let answer = self.may_wake(channel)?;
+            if answer.is_ok() {
+                self.wakes.forget_accepted(channel);
+                self.wakes.mark([channel], now);
+            }
+            answers.push(answer);
+        }
+        Ok(answers)
+    }
+}
+
+impl Pusher {
+    fn may_wake(&self, channel: ChannelNo) -> Result<Result<(), NotWoken>, StoreError> {
+        let Some(address) = self.address(channel)? else {
+            return Ok(Err(NotWoken::NotEnrolled));
+        };
+        let name = address.topic.certificate_topic();
+        let Some(topic) = self.topics.get(name) else {
+            return Ok(Err(NotWoken::NoCertificate(name.to_owned())));
+        };
+        if let Some(why) = topic.halted() {
+            return Ok(Err(NotWoken::Halted {
+                topic: name.to_owned(),
+                why,
+            }));
+        }
+        if self.store.push_is_dead(channel, &address.token)? {
+            return Ok(Err(NotWoken::Dead));
+        }
+        Ok(Ok(()))
+    }
+}
+
+/// Why the supervisor cannot do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum PusherError {
+    /// The store's trouble.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The certificate cannot be read or written.
+    #[error(transparent)]
+    Certificate(#[from] PushCertificateError),
+    /// The transport cannot be set up with it.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+}
+
+/// Marks a token dead, not waited for: if it is lost, APNs says it again.
+fn bury(store: &Store, channel: ChannelNo, token: PushToken) {
+    let store = store.clone();
+    actix::spawn(async move {
+        if let Err(error) = store.push_died(channel, &token).await {
+            tracing::warn!(channel = channel.0, %error, "a dead push token is not noted");
+        }
+    });
+}
+
+/// Seconds before the n-th further try.
+fn back_off(tries: u8) -> u64 {
+    match tries {
+        0 => 30,
+        1 => 120,
+        2 => 480,
+        _ => 1800,
+    }
+}
+
+/// Within a quarter around so many seconds from now.
+fn jittered(now: UnixMillis, seconds: u64) -> UnixMillis {
+    let mut byte = [0];
+    // Without randomness there is no jitter, which is harmless.
+    let _ = aws_lc_rs::rand::fill(&mut byte);
+    let span = seconds * 1000;
+    UnixMillis(now.0 + span * 3 / 4 + span / 2 * u64::from(byte[0]) / 255)
+}
+
+const MOST_IN_FLIGHT: usize = 4096;

@@ -1,0 +1,165 @@
+//! Check-ins inside a write transaction: the enrollment, its binding, its epoch and
+//! its secrets change together or not at all.
+
+use redb::ReadableTable;
+use schema::enrollment::{Enrollment, Epoch};
+use schema::queue::State;
+use schema::{ChannelNo, EnrollId, Leaf, Seq};
+
+use super::StoreError;
+use super::batch::Batch;
+use super::operations::CheckedIn;
+use super::tables::{
+    CERTIFICATE, CHANNEL, CHANNEL_BY_ID, CertificateRecord, CertificateRow, ChannelRow, ENROLLED,
+    Entry, PUSH_DEAD, SECRET, SEEN_BODY, decode, encode,
+};
+
+impl Batch<'_> {
+    /// Makes a check-in durable and gives back the enrollment as it is from now on.
+    pub(super) fn check_in(&mut self, checked_in: CheckedIn) -> Result<Enrollment, StoreError> {
+        let change = checked_in.change;
+        let mut enrollment = change.enrollment;
+        let device = enrollment.channel.no;
+        if let Some(leaf) = change.bind {
+            self.check_free(leaf, device, &enrollment.channel.id)?;
+        }
+        let body = self.place_body(Some(checked_in.body))?;
+        let entry = Entry::CheckIn {
+            message: checked_in.message.to_owned(),
+            body,
+        };
+        let position = self.log(checked_in.channel, entry)?;
+        if change.epoch != Epoch::Stays {
+            for channel in enrollment
+                .channels()
+                .map(|channel| channel.no)
+                .collect::<Vec<_>>()
+            {
+                self.close_all(channel)?;
+            }
+            enrollment.epoch = Seq(self.numbers.seq);
+            enrollment.epoch_position = position;
+        }
+        if let Some(leaf) = change.bind {
+            self.bind(leaf, device, &checked_in.identity)?;
+        }
+        let mut secrets = self.transaction.open_table(SECRET)?;
+        for (kind, sealed) in checked_in.secrets {
+            let sealed = sealed.unwrap_or_default();
+            secrets.insert((device.0, kind as u8, position), sealed.as_slice())?;
+        }
+        drop(secrets);
+        if let Some(hash) = checked_in.body_hash {
+            self.remember_body(device, hash)?;
+        }
+        if checked_in.message == "TokenUpdate" {
+            self.transaction
+                .open_table(PUSH_DEAD)?
+                .remove(checked_in.channel.0)?;
+        }
+        self.put_enrollment(&enrollment)?;
+        Ok(enrollment)
+    }
+
+    /// Writes the rows of an enrollment and of its channels.
+    fn put_enrollment(&mut self, enrollment: &Enrollment) -> Result<(), StoreError> {
+        let device = enrollment.channel.no;
+        let mut rows = self.transaction.open_table(CHANNEL)?;
+        let mut ids = self.transaction.open_table(CHANNEL_BY_ID)?;
+        let mut enrolled = self.transaction.open_table(ENROLLED)?;
+        let row = encode(&ChannelRow::Device(Box::new(enrollment.clone())))?;
+        rows.insert(device.0, row.as_slice())?;
+        for channel in enrollment.channels() {
+            if ids.get(channel.id.as_str())?.is_none() {
+                ids.insert(channel.id.as_str(), channel.no.0)?;
+                if channel.no != device {
+                    rows.insert(channel.no.0, encode(&ChannelRow::User(device))?.as_slice())?;
+                }
+            }
+            let is = channel.state.push().is_some();
+            let was = enrolled.get(channel.no.0)?.is_some();
+            if is != was {
+                if is {
+                    enrolled.insert(channel.no.0, channel.kind.is_device())?;
+                } else {
+                    enrolled.remove(channel.no.0)?;
+                }
+                self.outcome
+                    .enrolled
+                    .insert(channel.no, (channel.kind.is_device(), is));
+            }
+        }
+        Ok(())
+    }
+
+    /// Cancels what is open on a channel.
+    pub(super) fn close_all(&mut self, channel: ChannelNo) -> Result<u32, StoreError> {
+        let mut closed = 0;
+        for (seq, row) in self.rows_of(channel)? {
+            if row.state.is_open() {
+                self.close_row(channel, seq, row, State::Cancelled)?;
+                closed += 1;
+            }
+        }
+        Ok(closed)
+    }
+
+    fn check_free(&self, leaf: Leaf, device: ChannelNo, id: &EnrollId) -> Result<(), StoreError> {
+        let bound_to = self.certificate(leaf)?.and_then(|record| record.bound_to);
+        match bound_to {
+            Some(other) if other != device => Err(StoreError::BoundElsewhere(id.clone())),
+            _ => Ok(()),
+        }
+    }
+
+    fn bind(
+        &mut self,
+        leaf: Leaf,
+        device: ChannelNo,
+        identity: &super::operations::Identity,
+    ) -> Result<(), StoreError> {
+        let record = match self.certificate(leaf)? {
+            Some(known) if known.bound_to == Some(device) => return Ok(()),
+            Some(known) => CertificateRecord {
+                bound_to: Some(device),
+                ..known
+            },
+            None => CertificateRecord {
+                bound_to: Some(device),
+                issued_for: None,
+                not_after: identity.not_after,
+                serial: identity.serial.clone(),
+            },
+        };
+        let mut table = self.transaction.open_table(CERTIFICATE)?;
+        table.insert(
+            leaf.0.as_slice(),
+            encode(&CertificateRow::V1(record))?.as_slice(),
+        )?;
+        Ok(())
+    }
+
+    fn certificate(&self, leaf: Leaf) -> Result<Option<CertificateRecord>, StoreError> {
+        let table = self.transaction.open_table(CERTIFICATE)?;
+        let row = table.get(leaf.0.as_slice())?;
+        let row = row
+            .map(|row| decode::<CertificateRow>(row.value()))
+            .transpose()?;
+        Ok(row.map(|CertificateRow::V1(record)| record))
+    }
+
+    fn remember_body(&mut self, device: ChannelNo, hash: [u8; 16]) -> Result<(), StoreError> {
+        let mut table = self.transaction.open_table(SEEN_BODY)?;
+        let mut hashes = table
+            .get(device.0)?
+            .map(|row| row.value().to_vec())
+            .unwrap_or_default();
+        hashes.extend_from_slice(&hash);
+        let surplus = hashes.len().saturating_sub(BODIES_REMEMBERED * hash.len());
+        hashes.drain(..surplus);
+        table.insert(device.0, hashes.as_slice())?;
+        Ok(())
+    }
+}
+
+const BODIES_REMEMBERED: usize = 32;

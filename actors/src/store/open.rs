@@ -1,0 +1,309 @@
+//! Opening the store: the sealing key, the tables, migration, and the replay of what
+//! the last process had not folded.
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use redb::{Database, ReadableTable, WriteTransaction};
+use schema::queue::State;
+use schema::{ChannelNo, Seq};
+use tokio::sync::mpsc;
+
+use super::batch::Batch;
+use super::guard::{Guard, GuardLimits};
+use super::seal::Sealer;
+use super::segments::SegmentWriter;
+use super::tables::{
+    ANNOTATION, AUDIT, CERTIFICATE, CHANNEL, CHANNEL_BY_ID, COHORT_STATE, COMMAND, COMMAND_BY_UUID,
+    COMMAND_COUNT, CommandRow, ENROLLED, EXPIRY, Entry, GUARD, IDEMPOTENCY, JOURNAL, JournalRow,
+    LAST_POSITION, META, PUSH_CERTIFICATE, PUSH_DEAD, PUSHED, QUARANTINE, QUEUE, QueueRow,
+    SCHEMA_VERSION, SECRET, SEEN, SEEN_BODY, SEGMENT, TOKEN, TokenRow, decode, encode,
+};
+use super::tail::{Cohort, Enrolled, Published, write};
+use super::writer::{Numbers, Writer};
+use super::{Inner, Store, StoreError};
+use crate::clock::Clock;
+
+/// How to open a store.
+#[derive(Clone, Debug)]
+pub struct StoreOptions {
+    /// The data directory; made (0700) when it is not there.
+    pub directory: PathBuf,
+    /// The sealing key, outside the store; none means `seal.key` in the data directory.
+    pub seal_key_file: Option<PathBuf>,
+    /// Memory the tables may cache, in bytes.
+    pub cache_bytes: usize,
+    /// Writes are refused when the disk has fewer bytes left.
+    pub reserve_bytes: u64,
+    /// Limits on destructive commands.
+    pub guard: GuardLimits,
+}
+
+impl StoreOptions {
+    /// The defaults, in this directory.
+    #[must_use]
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        Self {
+            directory: directory.into(),
+            seal_key_file: None,
+            cache_bytes: 64 << 20,
+            reserve_bytes: 256 << 20,
+            guard: GuardLimits::default(),
+        }
+    }
+}
+
+impl Store {
+    /// Opens the store of a data directory, making what is missing, and starts its writer.
+    ///
+    /// # Errors
+    /// [`StoreError`]: in use, written by a newer version, without its key, or broken.
+    pub fn open(options: StoreOptions, clock: Clock) -> Result<Self, StoreError> {
+        let directory = &options.directory;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)?;
+        let file = directory.join("reveille.redb");
+        let key_file = options
+            .seal_key_file
+            .clone()
+            .unwrap_or_else(|| directory.join("seal.key"));
+        let sealer = Sealer::from_file(&key_file, !file.exists())?;
+        let database = Database::builder()
+            .set_cache_size(options.cache_bytes)
+            .create(&file)?;
+        fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+        Self::start(database, sealer, options, clock)
+    }
+
+    /// A store in memory, its segments in `options.directory`: for tests.
+    ///
+    /// # Errors
+    /// [`StoreError`] as for [`Self::open`].
+    pub fn in_memory(options: StoreOptions, clock: Clock) -> Result<Self, StoreError> {
+        let backend = redb::backends::InMemoryBackend::new();
+        let database = Database::builder().create_with_backend(backend)?;
+        Self::start(
+            database,
+            Sealer::new(&[7; super::seal::KEY_BYTES])?,
+            options,
+            clock,
+        )
+    }
+
+    fn start(
+        database: Database,
+        sealer: Sealer,
+        options: StoreOptions,
+        clock: Clock,
+    ) -> Result<Self, StoreError> {
+        let published = Arc::new(Published::new(clock));
+        let segments_in = options.directory.join("segments");
+        let mut segments = SegmentWriter::open(&segments_in, SEGMENT_BYTES)?;
+        let mut transaction = database.begin_write()?;
+        transaction.set_quick_repair(true);
+        migrate(&transaction)?;
+        load(&transaction, &published)?;
+        let mut guard = Guard::load(&transaction, options.guard)?;
+        let numbers = replay(&transaction, &published, &mut segments, &mut guard)?;
+        transaction.commit()?;
+        published
+            .figures
+            .position
+            .store(numbers.position, Ordering::Release);
+        published
+            .figures
+            .folded
+            .store(numbers.folded, Ordering::Release);
+
+        let database = Arc::new(database);
+        let (operations, receiver) = mpsc::channel(OPERATIONS_WAITING);
+        let writer = Writer {
+            database: database.clone(),
+            published: published.clone(),
+            operations: receiver,
+            segments,
+            directory: segments_in.clone(),
+            numbers,
+            guard,
+        };
+        let thread = std::thread::Builder::new()
+            .name("store-writer".into())
+            .spawn(move || writer.run())?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                database,
+                sealer,
+                published,
+                segments: segments_in,
+                options,
+                operations: std::sync::Mutex::new(Some(operations)),
+                thread: std::sync::Mutex::new(Some(thread)),
+            }),
+        })
+    }
+}
+
+/// Brings the tables to this program's version, or refuses a newer one.
+fn migrate(transaction: &WriteTransaction) -> Result<(), StoreError> {
+    let mut meta = transaction.open_table(META)?;
+    let found = meta
+        .get("schema")?
+        .map(|row| decode::<u32>(row.value()))
+        .transpose()?;
+    match found {
+        Some(SCHEMA_VERSION) => {}
+        // An older version is folded to its end and migrated step by step here.
+        Some(found) => {
+            return Err(StoreError::Newer {
+                found,
+                known: SCHEMA_VERSION,
+            });
+        }
+        None => {
+            meta.insert("schema", encode(&SCHEMA_VERSION)?.as_slice())?;
+            meta.insert("instance", uuid::Uuid::new_v4().as_bytes().as_slice())?;
+        }
+    }
+    drop(meta);
+    // Readers may open any table from the first moment.
+    transaction.open_table(CHANNEL)?;
+    transaction.open_table(CHANNEL_BY_ID)?;
+    transaction.open_table(ENROLLED)?;
+    transaction.open_table(CERTIFICATE)?;
+    transaction.open_table(SECRET)?;
+    transaction.open_table(COMMAND)?;
+    transaction.open_table(COMMAND_BY_UUID)?;
+    transaction.open_table(COMMAND_COUNT)?;
+    transaction.open_table(EXPIRY)?;
+    transaction.open_table(QUEUE)?;
+    transaction.open_table(COHORT_STATE)?;
+    transaction.open_table(JOURNAL)?;
+    transaction.open_table(LAST_POSITION)?;
+    transaction.open_table(SEEN)?;
+    transaction.open_table(PUSHED)?;
+    transaction.open_table(PUSH_DEAD)?;
+    transaction.open_table(IDEMPOTENCY)?;
+    transaction.open_table(SEEN_BODY)?;
+    transaction.open_table(SEGMENT)?;
+    transaction.open_table(GUARD)?;
+    transaction.open_table(TOKEN)?;
+    transaction.open_table(PUSH_CERTIFICATE)?;
+    transaction.open_table(ANNOTATION)?;
+    transaction.open_table(QUARANTINE)?;
+    transaction.open_table(AUDIT)?;
+    Ok(())
+}
+
+/// Publishes what readers look up in memory: who is enrolled, the open cohorts, the tokens.
+fn load(transaction: &WriteTransaction, published: &Published) -> Result<(), StoreError> {
+    let mut enrolled = Enrolled::default();
+    for row in transaction.open_table(ENROLLED)?.iter()? {
+        let (channel, device) = row?;
+        enrolled.put(ChannelNo(channel.value()), device.value(), true);
+    }
+    *write(&published.enrolled) = enrolled;
+    for row in transaction.open_table(PUSH_DEAD)?.iter()? {
+        published.dead.set(ChannelNo(row?.0.value()));
+    }
+    let mut tokens = write(&published.tokens);
+    for row in transaction.open_table(TOKEN)?.iter()? {
+        let (hash, row) = row?;
+        let TokenRow::V1(record) = decode(row.value())?;
+        if let Ok(hash) = hash.value().try_into() {
+            tokens.insert(hash, Arc::new(record));
+        }
+    }
+    drop(tokens);
+    let mut cohorts = BTreeMap::new();
+    let commands = transaction.open_table(COMMAND)?;
+    // Whatever may still be open has not been taken off the expiry list.
+    for key in transaction.open_table(EXPIRY)?.iter()? {
+        let seq = key?.0.value().1;
+        if let Some(row) = commands.get(seq)? {
+            let CommandRow::V1(command) = decode(row.value())?;
+            if command.cohort {
+                cohorts.insert(Seq(seq), Arc::new(Cohort::of(&command)));
+            }
+        }
+    }
+    *write(&published.cohorts) = cohorts;
+    Ok(())
+}
+
+/// Replays the journal behind the fold cursor, by position, and folds it.
+fn replay(
+    transaction: &WriteTransaction,
+    published: &Published,
+    segments: &mut SegmentWriter,
+    guard: &mut Guard,
+) -> Result<Numbers, StoreError> {
+    let stored = transaction
+        .open_table(META)?
+        .get("numbers")?
+        .map(|row| decode(row.value()));
+    let [seq, position, folded, channel]: [u64; 4] = stored.transpose()?.unwrap_or_default();
+    let channel = u32::try_from(channel).unwrap_or(u32::MAX);
+    published.next_channel.store(channel, Ordering::Release);
+    let numbers = Numbers {
+        seq,
+        position,
+        folded,
+    };
+    let mut batch = Batch::open(
+        transaction,
+        published,
+        segments,
+        guard,
+        numbers,
+        published.clock.now(),
+    )?;
+    let mut rows = Vec::new();
+    for row in batch.journal.range(folded + 1..)? {
+        let (position, row) = row?;
+        rows.push((position.value(), decode::<JournalRow>(row.value())?));
+    }
+    for (position, row) in rows {
+        batch.outcome.last.insert(row.channel, position);
+        batch.again(row.channel, &row.entry)?;
+    }
+    batch.outcome.dirty = true;
+    batch.fold()?;
+    let (outcome, numbers) = batch.close()?;
+    outcome.publish(published, numbers);
+    Ok(numbers)
+}
+
+impl Batch<'_> {
+    /// What an entry did to its command's row, done again.
+    fn again(&mut self, channel: ChannelNo, entry: &Entry) -> Result<(), StoreError> {
+        let (seq, next): (Seq, Box<dyn Fn(QueueRow) -> QueueRow>) = match *entry {
+            Entry::CheckIn { .. } => return Ok(()),
+            Entry::Report { seq, status, .. } => (
+                seq,
+                Box::new(move |row| super::batch::after_report(row, status)),
+            ),
+            Entry::Sent { seq } => (
+                seq,
+                Box::new(|row| QueueRow {
+                    state: State::Sent,
+                    attempts: row.attempts.saturating_add(1),
+                    ..row
+                }),
+            ),
+            Entry::Closed { seq, state } => (seq, Box::new(move |row| QueueRow { state, ..row })),
+        };
+        if let Some(row) = self.row(channel, seq)? {
+            self.set_row(channel, seq, row, next(row))?;
+        }
+        Ok(())
+    }
+}
+
+const SEGMENT_BYTES: u64 = 64 << 20;
+const OPERATIONS_WAITING: usize = 16_384;
