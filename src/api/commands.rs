@@ -1,0 +1,401 @@
+//! Commands: queue one for many, look at it, take it back.
+
+use std::collections::BTreeMap;
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use actors::store::{Cancel, CommandSummary, Enqueued, NewCommand};
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use schema::command::Command;
+use schema::queue::{State, rank};
+use schema::{CommandUuid, Seq};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+use super::rendering::time;
+use super::targets::{Rejected, Targets};
+use crate::app::App;
+use crate::auth::{Admin, Scope};
+use crate::error::{Field, Problem};
+
+/// A command to be queued.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Order {
+    /// To whom.
+    pub targets: Targets,
+    /// `request_type` and Apple's keys, in snake_case or Apple's own case.
+    #[schema(value_type = Option<Object>)]
+    pub command: Option<Map<String, Value>>,
+    /// Or the raw plist, in base64.
+    pub command_plist: Option<String>,
+    /// -100 (last) to 100 (first); 0 when absent. Urgent commands go before all.
+    pub priority: Option<i8>,
+    /// Seconds until it is no longer handed out; 30 days when absent.
+    pub expires_in: Option<u64>,
+    /// Wake the devices now; true when absent.
+    pub wake: Option<bool>,
+    /// Why; needed for destructive commands.
+    pub reason: Option<String>,
+}
+
+/// What was queued.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Queued {
+    /// The command's identity.
+    pub command_uuid: String,
+    /// Channels it waits for.
+    pub accepted: u32,
+    /// Targets nothing is sent to.
+    pub rejected: Vec<Rejected>,
+}
+
+/// How a command stands over all its targets.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Standing {
+    /// Its identity.
+    pub command_uuid: String,
+    /// Its kind.
+    pub request_type: String,
+    /// Targets in each state.
+    pub counts: BTreeMap<&'static str, u32>,
+    /// How many targets it has.
+    pub targets: u32,
+    /// When it was queued.
+    pub created_at: String,
+    /// From then on it is not handed out.
+    pub expires_at: String,
+    /// Who queued it.
+    pub principal: String,
+    /// Why.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+}
+
+/// What was taken back.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Cancelled {
+    /// Taken back.
+    pub cancelled: u32,
+    /// Handed out before; the device may act on them.
+    pub already_sent: u32,
+}
+
+/// Queues a command.
+#[utoipa::path(post, path = "/api/v1/commands", tag = "commands", request_body = Order,
+    params(("Idempotency-Key" = Option<String>, Header, description = "The same key and body are queued once within a day")),
+    responses(
+        (status = 202, description = "Queued durably", body = Queued),
+        (status = 400, description = "Unreadable JSON", body = Problem),
+        (status = 401, description = "No valid token", body = Problem),
+        (status = 403, description = "A scope is missing", body = Problem),
+        (status = 404, description = "No target is enrolled", body = Problem),
+        (status = 409, description = "The CommandUUID was used, or the guard threshold is reached", body = Problem),
+        (status = 413, description = "Body too long", body = Problem),
+        (status = 415, description = "Not JSON", body = Problem),
+        (status = 422, description = "A field is at fault", body = Problem),
+        (status = 503, description = "Our own trouble", body = Problem)))]
+pub async fn create(
+    admin: Admin,
+    request: HttpRequest,
+    body: web::Bytes,
+    app: web::Data<App>,
+) -> Result<HttpResponse, Problem> {
+    admin.demand(Scope::Command)?;
+    let order: Order = strict_json(&request, &body)?;
+    let command = order.command()?;
+    let resolved = order.targets.clone().resolve(&app)?;
+    let terms = Terms {
+        rank: rank(command.urgent, order.priority()?),
+        expires_in: order.expires_in()?,
+        wake: order.wake.unwrap_or(true),
+        reason: order.reason.unwrap_or_default(),
+        idempotency: idempotency(&request, &admin, &body)?,
+    };
+    let enqueued = enqueue(&app, &admin, command, resolved.channels, terms).await?;
+    let mut rejected = resolved.rejected;
+    for channel in &enqueued.rejected {
+        let enrollment = app.store.enrollment(*channel)?;
+        let id = enrollment
+            .iter()
+            .flat_map(|e| e.channels())
+            .find(|c| c.no == *channel);
+        rejected.push(Rejected {
+            id: id.map(|c| c.id.to_string()).unwrap_or_default(),
+            code: "not_enrolled".into(),
+        });
+    }
+    if enqueued.seq.is_none() {
+        let errors = rejected.iter().map(|rejected| Field {
+            pointer: "/targets".into(),
+            detail: format!("{}: {}", rejected.id, rejected.code),
+        });
+        return Err(
+            Problem::not_found("no target is enrolled; nothing was queued")
+                .with_errors(errors.take(100).collect()),
+        );
+    }
+    Ok(HttpResponse::Accepted().json(Queued {
+        command_uuid: enqueued.uuid.to_string(),
+        accepted: enqueued.accepted,
+        rejected,
+    }))
+}
+
+/// How a command stands.
+#[utoipa::path(get, path = "/api/v1/commands/{uuid}", tag = "commands",
+    params(("uuid" = String, Path, description = "CommandUUID")),
+    responses(
+        (status = 200, description = "How it stands", body = Standing),
+        (status = 401, description = "No valid token", body = Problem),
+        (status = 403, description = "A scope is missing", body = Problem),
+        (status = 404, description = "Unknown", body = Problem),
+        (status = 503, description = "Our own trouble", body = Problem)))]
+pub async fn show(
+    admin: Admin,
+    uuid: web::Path<String>,
+    app: web::Data<App>,
+) -> Result<web::Json<Standing>, Problem> {
+    admin.demand(Scope::Read)?;
+    let (_, summary) = find(&app, &uuid)?;
+    let counts = State::ALL
+        .iter()
+        .zip(summary.counts)
+        .map(|(state, count)| (state.name(), count));
+    Ok(web::Json(Standing {
+        command_uuid: summary.command.uuid.to_string(),
+        request_type: summary.command.request_type,
+        counts: counts.collect(),
+        targets: summary.command.target_count,
+        created_at: time(summary.command.created),
+        expires_at: time(summary.command.expires),
+        principal: summary.command.principal,
+        reason: summary.command.reason,
+    }))
+}
+
+/// Takes a command back wherever it has not been sent.
+#[utoipa::path(delete, path = "/api/v1/commands/{uuid}", tag = "commands",
+    params(("uuid" = String, Path, description = "CommandUUID")),
+    responses(
+        (status = 200, description = "What was taken back", body = Cancelled),
+        (status = 401, description = "No valid token", body = Problem),
+        (status = 403, description = "A scope is missing", body = Problem),
+        (status = 404, description = "Unknown", body = Problem),
+        (status = 503, description = "Our own trouble", body = Problem)))]
+pub async fn cancel(
+    admin: Admin,
+    uuid: web::Path<String>,
+    app: web::Data<App>,
+) -> Result<web::Json<Cancelled>, Problem> {
+    admin.demand(Scope::Command)?;
+    let (seq, _) = find(&app, &uuid)?;
+    let outcome = app.store.cancel(Cancel::Command(seq)).await?;
+    Ok(web::Json(outcome.into()))
+}
+
+/// The terms under which a command is queued.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// Its place in the order.
+    pub rank: u8,
+    /// Seconds.
+    pub expires_in: u64,
+    /// Wake the targets.
+    pub wake: bool,
+    /// Why.
+    pub reason: String,
+    /// Hashes of the idempotency key and its request.
+    pub idempotency: Option<([u8; 32], [u8; 32])>,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self {
+            rank: rank(false, 0),
+            expires_in: EXPIRES_IN,
+            wake: true,
+            reason: String::new(),
+            idempotency: None,
+        }
+    }
+}
+
+/// Queues a command after the checks every dialect shares: the destructive set needs
+/// its scope and a reason.
+///
+/// # Errors
+/// 403, 422, or what the store says.
+pub async fn enqueue(
+    app: &App,
+    admin: &Admin,
+    command: Command,
+    targets: roaring::RoaringBitmap,
+    terms: Terms,
+) -> Result<Enqueued, Problem> {
+    if command.destructive {
+        admin.demand(Scope::Destructive)?;
+        if terms.reason.trim().is_empty() {
+            return Err(Problem::field(
+                "/reason",
+                "a destructive command needs a reason",
+            ));
+        }
+    }
+    let sealed = app
+        .store
+        .seal_command(command.uuid.as_str(), &command.raw)?;
+    let new = NewCommand {
+        uuid: command.uuid,
+        request_type: command.request_type,
+        sealed,
+        rank: terms.rank,
+        destructive: command.destructive,
+        expires: app.clock.now().plus_seconds(terms.expires_in),
+        targets,
+        wake: terms.wake,
+        principal: admin.principal().to_owned(),
+        reason: terms.reason,
+        idempotency: terms.idempotency,
+    };
+    Ok(app.store.enqueue(new).await?)
+}
+
+/// A command by the CommandUUID in a path.
+///
+/// # Errors
+/// 404 when nobody here knows it.
+pub fn find(app: &App, uuid: &str) -> Result<(Seq, CommandSummary), Problem> {
+    let unknown = || Problem::not_found("there is no command with this CommandUUID");
+    let uuid = CommandUuid::parse(uuid).ok_or_else(unknown)?;
+    let seq = app.store.seq_of(&uuid)?.ok_or_else(unknown)?;
+    let summary = app.store.command(seq)?.ok_or_else(unknown)?;
+    Ok((seq, summary))
+}
+
+/// Reads a JSON body that must be of the right media type and shape.
+///
+/// # Errors
+/// 415, 400 for broken JSON, 422 naming the field for JSON of the wrong shape.
+pub fn strict_json<T: serde::de::DeserializeOwned>(
+    request: &HttpRequest,
+    body: &[u8],
+) -> Result<T, Problem> {
+    use actix_web::HttpMessage as _;
+    if request.content_type() != "application/json" {
+        return Err(Problem::media_type("application/json is expected"));
+    }
+    let value: Value = serde_json::from_slice(body)
+        .map_err(|error| Problem::bad_request("bad_json", error.to_string()))?;
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let pointer = pointer(error.path());
+        Problem::field(pointer, error.inner().to_string())
+    })
+}
+
+fn pointer(path: &serde_path_to_error::Path) -> String {
+    use serde_path_to_error::Segment;
+    path.iter()
+        .fold(String::new(), |pointer, segment| match segment {
+            Segment::Seq { index } => format!("{pointer}/{index}"),
+            Segment::Map { key } | Segment::Enum { variant: key } => {
+                format!("{pointer}/{}", key.replace('~', "~0").replace('/', "~1"))
+            }
+            Segment::Unknown => pointer,
+        })
+}
+
+impl Order {
+    fn command(&self) -> Result<Command, Problem> {
+        match (&self.command, &self.command_plist) {
+            (Some(json), None) => {
+                let uuid = CommandUuid::parse(&uuid::Uuid::new_v4().to_string().to_uppercase());
+                let uuid = uuid.ok_or_else(|| Problem::unavailable("no uuid"))?;
+                Command::from_json(uuid, json).map_err(|errors| {
+                    Problem::fields(
+                        errors
+                            .into_iter()
+                            .map(|error| {
+                                let error = Field::from(error);
+                                Field {
+                                    pointer: format!("/command{}", error.pointer),
+                                    ..error
+                                }
+                            })
+                            .collect(),
+                    )
+                })
+            }
+            (None, Some(plist)) => {
+                let raw = STANDARD
+                    .decode(plist.trim())
+                    .map_err(|_| Problem::field("/command_plist", "is not base64"))?;
+                Command::from_plist(raw)
+                    .map_err(|error| Problem::field("/command_plist", error.to_string()))
+            }
+            _ => Err(Problem::field(
+                "/command",
+                "exactly one of command and command_plist is needed",
+            )),
+        }
+    }
+
+    fn priority(&self) -> Result<i8, Problem> {
+        match self.priority.unwrap_or(0) {
+            priority @ -100..=100 => Ok(priority),
+            _ => Err(Problem::field("/priority", "must be -100 to 100")),
+        }
+    }
+
+    fn expires_in(&self) -> Result<u64, Problem> {
+        match self.expires_in {
+            None => Ok(EXPIRES_IN),
+            Some(seconds @ 60..=EXPIRES_AT_MOST) => Ok(seconds),
+            Some(_) => Err(Problem::field(
+                "/expires_in",
+                format!("must be 60 to {EXPIRES_AT_MOST} seconds"),
+            )),
+        }
+    }
+}
+
+fn idempotency(
+    request: &HttpRequest,
+    admin: &Admin,
+    body: &[u8],
+) -> Result<Option<([u8; 32], [u8; 32])>, Problem> {
+    let Some(key) = request.headers().get("Idempotency-Key") else {
+        return Ok(None);
+    };
+    if key.is_empty() || key.len() > 255 {
+        return Err(Problem::bad_request(
+            "bad_idempotency_key",
+            "it must be 1 to 255 bytes",
+        ));
+    }
+    let whose = [admin.principal().as_bytes(), b"\0", key.as_bytes()].concat();
+    Ok(Some((sha256(&whose), sha256(body))))
+}
+
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut hash = [0; 32];
+    let digest = digest(&SHA256, bytes);
+    hash.iter_mut()
+        .zip(digest.as_ref())
+        .for_each(|(to, from)| *to = *from);
+    hash
+}
+
+impl From<actors::store::CancelOutcome> for Cancelled {
+    fn from(outcome: actors::store::CancelOutcome) -> Self {
+        Self {
+            cancelled: outcome.cancelled,
+            already_sent: outcome.already_sent,
+        }
+    }
+}
+
+const EXPIRES_IN: u64 = 30 * 24 * 3600;
+const EXPIRES_AT_MOST: u64 = 366 * 24 * 3600;

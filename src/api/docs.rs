@@ -1,0 +1,86 @@
+//! The OpenAPI document, made from the handlers' own annotations.
+
+use actix_web::HttpResponse;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{Modify, OpenApi};
+
+use super::{catalog, commands, devices, push_certificates, results, system};
+
+/// The document.
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Reveille", description = "The Apple MDM server in one binary: admin API."),
+    paths(
+        devices::list, devices::show, devices::change, devices::commands, devices::cancel_one,
+        devices::cancel_all, devices::wake, devices::allow_reenroll, devices::lift_quarantine,
+        results::show, commands::create, commands::show, commands::cancel,
+        push_certificates::list, push_certificates::put, catalog::list,
+        system::healthz, system::readyz, system::metrics, system::version,
+    ),
+    security(("token" = [])),
+    modifiers(&Token),
+)]
+pub struct Document;
+
+struct Token;
+
+impl Modify for Token {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme("token", SecurityScheme::Http(scheme));
+    }
+}
+
+/// Serves the document.
+pub async fn openapi() -> HttpResponse {
+    match Document::openapi().to_json() {
+        Ok(text) => HttpResponse::Ok()
+            .content_type("application/json")
+            .body(text),
+        Err(_) => HttpResponse::InternalServerError().finish(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_route_on_the_one_page_is_in_the_document() {
+        let page = include_str!("mod.rs");
+        let document = Document::openapi();
+        let mut routes = 0;
+        for line in page
+            .lines()
+            .filter(|line| line.trim_start().starts_with(".route(\""))
+        {
+            let path = line.split('"').nth(1).unwrap();
+            let method = line
+                .split("web::")
+                .nth(1)
+                .unwrap()
+                .split('(')
+                .next()
+                .unwrap();
+            if path == "/api/openapi.json" {
+                continue;
+            }
+            let inside = line.starts_with("                .route");
+            let path = if inside {
+                format!("/api/v1{path}")
+            } else {
+                path.to_owned()
+            };
+            let item = document
+                .paths
+                .paths
+                .get(&path)
+                .unwrap_or_else(|| panic!("{path}"));
+            let item = serde_json::to_value(item).unwrap();
+            assert!(item.get(method).is_some(), "{method} {path}");
+            routes += 1;
+        }
+        assert!(routes >= 20, "{routes}");
+    }
+}

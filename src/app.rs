@@ -1,0 +1,38 @@
+//! What every door needs, put together once by the composition root.
+
+use std::sync::Arc;
+
+use actix::Addr;
+use actors::admission::Admission;
+use actors::pusher::{PushFigures, Pusher};
+use actors::registry::Registry;
+use actors::{Clock, Store};
+
+use crate::config::Config;
+use crate::identity::IdentityVerifier;
+use crate::metrics::Metrics;
+
+/// The house as the doors see it.
+#[derive(Debug)]
+pub struct App {
+    /// The configuration.
+    pub config: Config,
+    /// The clock.
+    pub clock: Clock,
+    /// The store.
+    pub store: Store,
+    /// The device actors.
+    pub registry: Registry,
+    /// The push supervisor.
+    pub pusher: Addr<Pusher>,
+    /// What became of wakes.
+    pub push_figures: Arc<PushFigures>,
+    /// Proves devices' identities.
+    pub verifier: IdentityVerifier,
+    /// Turns away what is too much.
+    pub admission: Admission,
+    /// What is counted at the doors.
+    pub metrics: Metrics,
+    /// Key of the NanoMDM dialect, when it is mounted.
+    pub nanomdm_api_key: Option<String>,
+}

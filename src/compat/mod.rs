@@ -1,0 +1,3 @@
+//! Dialects of the servers whose users come to us.
+
+pub mod nanomdm;

@@ -1,0 +1,6 @@
+//! The NanoMDM dialect.
+
+use actix_web::web;
+
+/// Mounts it.
+pub fn routes(_: &mut web::ServiceConfig) {}

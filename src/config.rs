@@ -1,0 +1,440 @@
+//! The configuration: `config.toml`, overridden by the environment.
+//!
+//! Every key has a default; `config.toml` in the repository shows them all, and a
+//! test proves that it equals them. Secrets come from files or the environment.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use ::config::{Config as Layers, Environment, File, FileFormat};
+use ipnet::IpNet;
+use serde::Deserialize;
+
+/// The whole configuration.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The device listener.
+    pub device: Device,
+    /// The admin listener.
+    pub admin: Admin,
+    /// The data directory.
+    pub store: Store,
+    /// Apple's push service.
+    pub apns: Apns,
+    /// The device CA.
+    pub scep: Scep,
+    /// Dialects of other servers.
+    pub compat: Compat,
+    /// Bounds.
+    pub limits: Limits,
+    /// The guard over destructive commands.
+    pub guard: Guard,
+    /// Logging.
+    pub log: Log,
+}
+
+/// `[device]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Device {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// The base of the URLs devices know.
+    pub public_url: String,
+    /// How TLS is ended.
+    pub tls: Tls,
+    /// Proxies whose client certificate header is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// That header's name.
+    pub client_cert_header: String,
+    /// Further device CAs.
+    pub extra_ca_files: Vec<PathBuf>,
+    /// Path of the check-in URL.
+    pub checkin_path: String,
+    /// Path of the server URL.
+    pub connect_path: String,
+}
+
+/// How TLS of the device listener is ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tls {
+    /// By a proxy in front.
+    Off,
+}
+
+/// `[admin]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Admin {
+    /// Where it listens.
+    pub listen: SocketAddr,
+}
+
+/// `[store]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Store {
+    /// The data directory.
+    pub path: PathBuf,
+    /// The sealing key's file; empty for the one in the data directory.
+    pub seal_key_file: PathBuf,
+    /// How long what ended is kept.
+    pub retention_days: u64,
+    /// Memory for the database's cache.
+    pub cache_mb: usize,
+    /// Room that must stay on the disk.
+    pub reserve_mb: u64,
+}
+
+/// `[apns]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Apns {
+    /// Host name.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// A further root to trust.
+    pub root_file: PathBuf,
+    /// How long APNs keeps a wake.
+    pub expiration_hours: u64,
+    /// Wakes per second.
+    pub max_rate: u32,
+    /// Connections per topic.
+    pub connections: usize,
+}
+
+/// `[scep]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Scep {
+    /// Life of the device CA.
+    pub ca_validity_days: u32,
+}
+
+/// `[compat]`
+#[derive(Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Compat {
+    /// Key of the NanoMDM dialect.
+    pub nanomdm_api_key: String,
+    /// The same, in a file.
+    pub nanomdm_api_key_file: PathBuf,
+}
+
+impl std::fmt::Debug for Compat {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Compat").finish_non_exhaustive()
+    }
+}
+
+/// `[limits]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Device requests under way.
+    pub requests: usize,
+    /// Bytes of device bodies under way.
+    pub body_mb: usize,
+    /// Time for a body to arrive.
+    pub body_seconds: u64,
+}
+
+/// `[guard]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Guard {
+    /// Distinct devices in the window.
+    pub max_devices: usize,
+    /// Its length.
+    pub window_minutes: u64,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// How lines look.
+    pub format: LogFormat,
+    /// From which level on.
+    pub level: LogLevel,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// From which level on is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+impl Default for Device {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([0, 0, 0, 0], 8443)),
+            public_url: String::new(),
+            tls: Tls::Off,
+            trusted_proxies: Vec::new(),
+            client_cert_header: String::new(),
+            extra_ca_files: Vec::new(),
+            checkin_path: "/mdm/checkin".into(),
+            connect_path: "/mdm/connect".into(),
+        }
+    }
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 9000)),
+        }
+    }
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self {
+            path: "data".into(),
+            seal_key_file: PathBuf::new(),
+            retention_days: 90,
+            cache_mb: 64,
+            reserve_mb: 256,
+        }
+    }
+}
+
+impl Default for Apns {
+    fn default() -> Self {
+        Self {
+            host: "api.push.apple.com".into(),
+            port: 443,
+            root_file: PathBuf::new(),
+            expiration_hours: 168,
+            max_rate: 5000,
+            connections: 4,
+        }
+    }
+}
+
+impl Default for Scep {
+    fn default() -> Self {
+        Self {
+            ca_validity_days: 7300,
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            requests: 4096,
+            body_mb: 256,
+            body_seconds: 30,
+        }
+    }
+}
+
+impl Default for Guard {
+    fn default() -> Self {
+        Self {
+            max_devices: 10,
+            window_minutes: 20,
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::Text,
+            level: LogLevel::Info,
+        }
+    }
+}
+
+impl Config {
+    /// Reads the file, when it is there or was asked for by name, and the environment.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the key at fault.
+    pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
+        let path = file.unwrap_or(Path::new("config.toml"));
+        let text = match fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if file.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
+                String::new()
+            }
+            Err(error) => return Err(ConfigError::Unreadable(path.to_owned(), error)),
+        };
+        let config = Self::from_layers(&text, std::env::vars())?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn from_layers(
+        text: &str,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        // Only <SECTION>__<KEY> is a key; REVEILLE_URL and REVEILLE_TOKEN are the client's.
+        let keys = environment
+            .into_iter()
+            .filter(|(key, _)| key.contains("__"))
+            .collect();
+        let environment = Environment::with_prefix("REVEILLE")
+            .prefix_separator("_")
+            .separator("__")
+            .try_parsing(true)
+            .list_separator(",")
+            .with_list_parse_key("device.trusted_proxies")
+            .with_list_parse_key("device.extra_ca_files")
+            .source(Some(keys));
+        let layers = Layers::builder()
+            .add_source(File::from_str(text, FileFormat::Toml))
+            .add_source(environment)
+            .build()?;
+        Ok(layers.try_deserialize()?)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let wrong = |key, why: &str| Err(ConfigError::Wrong(key, why.to_owned()));
+        for (key, path) in [
+            ("device.checkin_path", &self.device.checkin_path),
+            ("device.connect_path", &self.device.connect_path),
+        ] {
+            if !path.starts_with('/') || path.contains(['{', '}', '?', '#']) {
+                return wrong(key, "must be a path that begins with /");
+            }
+        }
+        let header = &self.device.client_cert_header;
+        if !self.device.trusted_proxies.is_empty() && header.is_empty() {
+            return wrong(
+                "device.client_cert_header",
+                "is empty while trusted_proxies is not",
+            );
+        }
+        if self.device.trusted_proxies.is_empty() && !header.is_empty() {
+            return wrong(
+                "device.trusted_proxies",
+                "is empty while client_cert_header is not",
+            );
+        }
+        if self.limits.requests == 0 || self.limits.body_mb < 32 {
+            return wrong(
+                "limits",
+                "requests must be at least 1 and body_mb at least 32",
+            );
+        }
+        Ok(())
+    }
+
+    /// The API key of the NanoMDM dialect, when it is to be mounted.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when its file cannot be read.
+    pub fn nanomdm_api_key(&self) -> Result<Option<String>, ConfigError> {
+        let file = &self.compat.nanomdm_api_key_file;
+        let key = if file.as_os_str().is_empty() {
+            self.compat.nanomdm_api_key.clone()
+        } else {
+            let text = fs::read_to_string(file)
+                .map_err(|error| ConfigError::Unreadable(file.clone(), error))?;
+            text.trim().to_owned()
+        };
+        Ok((!key.is_empty()).then_some(key))
+    }
+}
+
+/// What is wrong with the configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file cannot be read.
+    #[error("{path}: {why}", path = .0.display(), why = .1)]
+    Unreadable(PathBuf, std::io::Error),
+    /// An unknown key or a value of the wrong type.
+    #[error(transparent)]
+    Layers(#[from] ::config::ConfigError),
+    /// A value that cannot be.
+    #[error("{0} {1}")]
+    Wrong(&'static str, String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let pairs = environment
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        Config::from_layers(text, pairs)
+    }
+
+    #[test]
+    fn the_shipped_file_equals_the_defaults_and_shows_every_key() {
+        let shipped = include_str!("../config.toml");
+        assert_eq!(load(shipped, &[]).unwrap(), Config::default());
+        let shown = shipped
+            .lines()
+            .filter(|line| line.contains(" = ") && !line.starts_with('#'));
+        assert_eq!(
+            shown.count(),
+            30,
+            "a key was added or removed: show it in config.toml too"
+        );
+    }
+
+    #[test]
+    fn the_environment_overrides_the_file_and_the_clients_own_variables_are_left_alone() {
+        let config = load(
+            "[admin]\nlisten = \"127.0.0.1:1\"\n[log]\nlevel = \"warn\"",
+            &[
+                ("REVEILLE_ADMIN__LISTEN", "127.0.0.1:2"),
+                (
+                    "REVEILLE_DEVICE__TRUSTED_PROXIES",
+                    "10.0.0.0/8,192.168.0.0/16",
+                ),
+                ("REVEILLE_STORE__CACHE_MB", "7"),
+                ("REVEILLE_URL", "http://x"),
+                ("REVEILLE_TOKEN", "secret"),
+            ],
+        );
+        let config = config.unwrap();
+        assert_eq!(config.admin.listen.port(), 2);
+        assert_eq!(config.device.trusted_proxies.len(), 2);
+        assert_eq!(
+            (config.store.cache_mb, config.log.level),
+            (7, LogLevel::Warn)
+        );
+    }
+
+    #[test]
+    fn an_unknown_key_and_a_wrong_value_are_named() {
+        let error = load("[device]\nlisten_on = 1", &[])
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("listen_on"), "{error}");
+        let error = load("[apns]\nport = 70000", &[]).unwrap_err().to_string();
+        assert!(error.contains("port"), "{error}");
+        let error = load("[device]\ntls = \"auto\"", &[])
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("off"), "{error}");
+    }
+}

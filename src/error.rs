@@ -1,0 +1,301 @@
+//! Every HTTP status of the house, and the two shapes an error takes.
+//!
+//! To a device: never 401; our own faults are 503 with Retry-After. To an admin:
+//! RFC 9457 problem documents with a stable code.
+
+use actix_web::body::BoxBody;
+use actix_web::http::StatusCode;
+use actix_web::http::header::{ContentType, RETRY_AFTER};
+use actix_web::{HttpResponse, ResponseError};
+use actors::{Fault, StoreError};
+use schema::catalog::FieldError;
+use schema::checkin::Misread;
+use schema::enrollment::Misbehaved;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::identity::IdentityError;
+
+/// Why a device's request is not served.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// It did not prove who it is.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// Its message cannot be read.
+    #[error(transparent)]
+    Misread(#[from] Misread),
+    /// What the floors below say.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+    /// Too much is going on.
+    #[error("overloaded")]
+    Overloaded,
+    /// The body is too long for its kind.
+    #[error("the body is longer than {0} bytes")]
+    TooLong(usize),
+    /// The body did not arrive in time.
+    #[error("the body did not arrive in time")]
+    TooSlow,
+    /// The connection ended in the middle of the body.
+    #[error("the body is incomplete")]
+    Incomplete,
+    /// A `Content-Encoding`.
+    #[error("a Content-Encoding is not accepted")]
+    Encoded,
+}
+
+impl From<StoreError> for DeviceError {
+    fn from(error: StoreError) -> Self {
+        Self::Fault(error.into())
+    }
+}
+
+impl DeviceError {
+    /// The word for it in metrics and logs.
+    #[must_use]
+    pub fn outcome(&self) -> &'static str {
+        match self {
+            Self::Identity(_) => "bad_identity",
+            Self::Misread(Misread::UnknownMessageType(_)) => "unknown_message_type",
+            Self::Misread(_) => "unreadable",
+            Self::Fault(fault) => match fault {
+                Fault::Misbehaved(_) => "refused",
+                Fault::Unknown(_) => "unknown_enrollment",
+                Fault::Store(StoreError::BoundElsewhere(_)) => "refused",
+                Fault::Store(_) => "store",
+                Fault::Overloaded => "overloaded",
+                Fault::Panicked(_) => "panicked",
+                Fault::Quarantined(_) => "quarantined",
+                Fault::Stopping => "stopping",
+            },
+            Self::Overloaded => "overloaded",
+            Self::TooLong(_) => "too_long",
+            Self::TooSlow => "too_slow",
+            Self::Incomplete => "incomplete",
+            Self::Encoded => "encoded",
+        }
+    }
+}
+
+impl ResponseError for DeviceError {
+    fn status_code(&self) -> StatusCode {
+        match self {
+            Self::Identity(_) => StatusCode::FORBIDDEN,
+            Self::Misread(_) | Self::Incomplete => StatusCode::BAD_REQUEST,
+            Self::Fault(fault) => match fault {
+                Fault::Misbehaved(Misbehaved::NoTokenService | Misbehaved::UnknownEndpoint) => {
+                    StatusCode::BAD_REQUEST
+                }
+                Fault::Misbehaved(_)
+                | Fault::Unknown(_)
+                | Fault::Store(StoreError::BoundElsewhere(_)) => StatusCode::FORBIDDEN,
+                _ => StatusCode::SERVICE_UNAVAILABLE,
+            },
+            Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TooLong(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::Encoded => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        }
+    }
+
+    fn error_response(&self) -> HttpResponse<BoxBody> {
+        let mut response = HttpResponse::build(self.status_code());
+        if self.status_code() == StatusCode::SERVICE_UNAVAILABLE {
+            response.insert_header((RETRY_AFTER, retry_after().to_string()));
+            return response.finish();
+        }
+        response
+            .content_type(ContentType::plaintext())
+            .body(self.to_string())
+    }
+}
+
+/// Seconds a device is asked to wait, spread so that a fleet does not come back at once.
+fn retry_after() -> u16 {
+    let mut byte = [0];
+    // Without randomness there is no spread, which is harmless.
+    let _ = aws_lc_rs::rand::fill(&mut byte);
+    5 + u16::from(byte[0]) % 26
+}
+
+/// An error to an admin: an RFC 9457 problem document.
+#[derive(Clone, Debug, Serialize, ToSchema, thiserror::Error)]
+#[error("{code}: {detail}")]
+pub struct Problem {
+    /// Always `about:blank`; `code` tells problems apart.
+    #[serde(rename = "type")]
+    kind: &'static str,
+    /// The status in words.
+    title: String,
+    /// The HTTP status.
+    status: u16,
+    /// Stable, for programs.
+    pub code: &'static str,
+    /// For people.
+    pub detail: String,
+    /// Which fields are at fault.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<Field>,
+}
+
+/// A field at fault.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Field {
+    /// JSON pointer (RFC 6901).
+    pub pointer: String,
+    /// What is wrong with it.
+    pub detail: String,
+}
+
+impl From<FieldError> for Field {
+    fn from(error: FieldError) -> Self {
+        Self {
+            pointer: error.pointer,
+            detail: error.detail,
+        }
+    }
+}
+
+impl Problem {
+    fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            kind: "about:blank",
+            title: status.canonical_reason().unwrap_or_default().to_owned(),
+            status: status.as_u16(),
+            code,
+            detail: detail.into(),
+            errors: Vec::new(),
+        }
+    }
+
+    /// 400: the request cannot be read.
+    pub fn bad_request(code: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, detail)
+    }
+
+    /// 401: no token, or none that is valid.
+    pub fn unauthorized(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", detail)
+    }
+
+    /// 403: the token lacks a scope.
+    pub fn forbidden(code: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, code, detail)
+    }
+
+    /// 404: there is no such thing.
+    pub fn not_found(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", detail)
+    }
+
+    /// 405: not with this method.
+    pub fn method_not_allowed() -> Self {
+        Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method_not_allowed",
+            "this path does not take this method",
+        )
+    }
+
+    /// 409: it conflicts with what is.
+    pub fn conflict(code: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, code, detail)
+    }
+
+    /// 413: too long.
+    pub fn too_large(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail)
+    }
+
+    /// 415: another media type is expected.
+    pub fn media_type(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media_type", detail)
+    }
+
+    /// 422: readable, but fields are at fault.
+    pub fn unprocessable(code: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, detail)
+    }
+
+    /// 422 with one field at fault.
+    pub fn field(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::fields(vec![Field {
+            pointer: pointer.into(),
+            detail: detail.into(),
+        }])
+    }
+
+    /// 422 with fields at fault.
+    pub fn fields(errors: Vec<Field>) -> Self {
+        let detail = errors.first().map_or_else(String::new, |first| {
+            format!("{}: {}", first.pointer, first.detail)
+        });
+        Self {
+            errors,
+            ..Self::unprocessable("invalid_field", detail)
+        }
+    }
+
+    /// Names the fields at fault.
+    #[must_use]
+    pub fn with_errors(self, errors: Vec<Field>) -> Self {
+        Self { errors, ..self }
+    }
+
+    /// 503: our own trouble.
+    pub fn unavailable(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail)
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        let detail = error.to_string();
+        match error {
+            StoreError::DuplicateUuid(_) => Self::conflict("duplicate_command_uuid", detail),
+            StoreError::IdempotencyMismatch => {
+                Self::unprocessable("idempotency_key_reused", detail)
+            }
+            StoreError::Guard { .. } => Self::conflict("guard_threshold", detail),
+            StoreError::TooManyOpen(_) => Self::conflict("too_many_open", detail),
+            StoreError::BoundElsewhere(_) => Self::conflict("bound_elsewhere", detail),
+            _ => {
+                tracing::error!(error = detail, "the store failed a request");
+                Self::unavailable("the store cannot take or give this now")
+            }
+        }
+    }
+}
+
+impl From<Fault> for Problem {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Store(error) => error.into(),
+            Fault::Unknown(id) => Self::not_found(format!("there is no enrollment {id}")),
+            Fault::Misbehaved(why) => Self::conflict("refused", why.to_string()),
+            Fault::Quarantined(_) => Self::conflict("quarantined", fault.to_string()),
+            Fault::Overloaded | Fault::Panicked(_) | Fault::Stopping => {
+                Self::unavailable(fault.to_string())
+            }
+        }
+    }
+}
+
+impl ResponseError for Problem {
+    fn status_code(&self) -> StatusCode {
+        StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    fn error_response(&self) -> HttpResponse<BoxBody> {
+        let mut response = HttpResponse::build(self.status_code());
+        if self.status == 401 {
+            response.insert_header(("WWW-Authenticate", "Bearer realm=\"reveille\""));
+        }
+        if self.status == 503 {
+            response.insert_header((RETRY_AFTER, "2"));
+        }
+        let body = serde_json::to_string(self).unwrap_or_default();
+        response.content_type("application/problem+json").body(body)
+    }
+}

@@ -1,0 +1,328 @@
+//! The device door: check-ins and reports.
+//!
+//! Extract, prove the identity, read the message, ask the device's actor, answer.
+//! What a device may be told lives in `error.rs`; what it means, in the floors below.
+
+use std::time::Duration;
+
+use actix_web::http::header::{self, HeaderMap};
+use actix_web::{HttpRequest, HttpResponse, ResponseError as _, web};
+use actors::admission::{Permit, Weight};
+use actors::device::{Answer, CheckedIn, Presented, Reported};
+use actors::registry::Opens;
+use actors::store::Identity;
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt as _;
+use schema::Leaf;
+use schema::checkin::{self, Message, Misread, Sender};
+use schema::report::{self, Report, Status};
+use tokio::time::timeout;
+
+use crate::app::App;
+use crate::error::DeviceError;
+use crate::identity::{DeviceIdentity, Evidence, IdentityError, IssuedBy, Source};
+
+/// Mounts the device door.
+pub fn routes(config: &mut web::ServiceConfig, checkin_path: &str, connect_path: &str) {
+    config.route(checkin_path, web::put().to(door));
+    if connect_path != checkin_path {
+        config.route(connect_path, web::put().to(door));
+    }
+    config.route("/healthz", web::get().to(HttpResponse::Ok));
+    config.default_service(web::to(HttpResponse::NotFound));
+}
+
+async fn door(request: HttpRequest, body: web::Payload, app: web::Data<App>) -> HttpResponse {
+    let is_checkin = is_checkin(request.headers()).unwrap_or_else(|| {
+        request.path() == app.config.device.checkin_path
+            && app.config.device.checkin_path != app.config.device.connect_path
+    });
+    let route = if is_checkin { "checkin" } else { "connect" };
+    let outcome = serve(&request, body, &app, is_checkin).await;
+    match outcome {
+        Ok(response) => {
+            app.metrics.device(route, "ok");
+            response
+        }
+        Err(error) => {
+            app.metrics.device(route, error.outcome());
+            if error.status_code().is_server_error() {
+                tracing::warn!(route, %error, "a device was not served");
+            } else {
+                tracing::info!(route, %error, "a device was refused");
+            }
+            error.error_response()
+        }
+    }
+}
+
+async fn serve(
+    request: &HttpRequest,
+    body: web::Payload,
+    app: &App,
+    is_checkin: bool,
+) -> Result<HttpResponse, DeviceError> {
+    if request.headers().contains_key(header::CONTENT_ENCODING) {
+        return Err(DeviceError::Encoded);
+    }
+    let cap = if is_checkin { CHECKIN_CAP } else { REPORT_CAP };
+    let (body, held) = read(request.headers(), body, cap, app).await?;
+    let identity = prove(request, &body, app)?;
+    // A message sent to the other URL is told by what it is.
+    if is_checkin || is_checkin_body(&body) {
+        check_in(&identity, body, app, held).await
+    } else {
+        report_in(&identity, body, app, held).await
+    }
+}
+
+async fn check_in(
+    identity: &DeviceIdentity,
+    raw: Bytes,
+    app: &App,
+    held: Option<Permit>,
+) -> Result<HttpResponse, DeviceError> {
+    let checkin = checkin::parse(&raw)?;
+    let _permit = match held {
+        Some(permit) => permit,
+        None => app
+            .admission
+            .admit(Weight::Full, raw.len())
+            .ok_or(DeviceError::Overloaded)?,
+    };
+    app.metrics.checkin(checkin.message.name());
+    let opens = match checkin.message {
+        Message::Authenticate { .. } => Opens::Yes,
+        _ => Opens::No,
+    };
+    let device = checkin.sender.device.clone();
+    let said = CheckedIn {
+        checkin,
+        presented: presented(identity),
+        raw,
+    };
+    let answer = app.registry.ask(&device, opens, said).await?;
+    Ok(match answer {
+        Answer::Empty => HttpResponse::Ok().finish(),
+        Answer::Plist(plist) => HttpResponse::Ok()
+            .content_type("application/xml")
+            .body(plist),
+        Answer::Json(json) => HttpResponse::Ok()
+            .content_type("application/json")
+            .body(json),
+        Answer::NotFound => HttpResponse::NotFound().finish(),
+        Answer::NotManaged => HttpResponse::Gone().finish(),
+    })
+}
+
+async fn report_in(
+    identity: &DeviceIdentity,
+    raw: Bytes,
+    app: &App,
+    held: Option<Permit>,
+) -> Result<HttpResponse, DeviceError> {
+    let report = match report::parse(&raw) {
+        Ok(report) => report,
+        Err(misread) => unreadable(identity, &raw, app, misread)?,
+    };
+    let weight = if report.status == Status::Idle {
+        Weight::Idle
+    } else {
+        Weight::Full
+    };
+    let _permit = match held {
+        Some(permit) => permit,
+        None => app
+            .admission
+            .admit(weight, raw.len())
+            .ok_or(DeviceError::Overloaded)?,
+    };
+    app.metrics.report(report.status);
+    let device = report.sender.device.clone();
+    let mut said = Reported {
+        report,
+        presented: presented(identity),
+        raw,
+        held: None,
+    };
+    for _ in 0..HELD_AT_MOST {
+        let turn = app.registry.ask(&device, Opens::No, said.clone()).await?;
+        if let Some(durable) = turn.durable {
+            durable.await?;
+        }
+        if let Some((leave, seq)) = turn.leave
+            && !app.store.redeem(leave).await?
+        {
+            // The guard holds this one back; the device gets what comes behind it.
+            said.held = Some(seq);
+            continue;
+        }
+        return Ok(match turn.command {
+            Some(command) => {
+                app.metrics.handed_out();
+                HttpResponse::Ok()
+                    .content_type("application/xml")
+                    .body(command.plist)
+            }
+            None => HttpResponse::Ok().finish(),
+        });
+    }
+    Ok(HttpResponse::Ok().finish())
+}
+
+/// A report from a bound identity is never refused for its content: the device would
+/// repeat it for ever. Its sender is told by the binding, its command by the head.
+fn unreadable(
+    identity: &DeviceIdentity,
+    raw: &[u8],
+    app: &App,
+    misread: Misread,
+) -> Result<Report, DeviceError> {
+    let bound = app
+        .store
+        .certificate(Leaf(identity.leaf))?
+        .and_then(|record| record.bound_to);
+    let Some(device) = bound else {
+        return Err(misread.into());
+    };
+    let enrollment = app.store.enrollment(device)?;
+    let Some(enrollment) = enrollment else {
+        return Err(misread.into());
+    };
+    app.metrics.unreadable_report();
+    tracing::warn!(device = %enrollment.channel.id, why = %misread, "an unreadable report closes its command");
+    let uuid = report::head_of_unreadable(raw);
+    Ok(Report {
+        sender: Sender {
+            device: enrollment.channel.id.clone(),
+            channel: enrollment.channel.id,
+            kind: enrollment.channel.kind,
+        },
+        status: if uuid.is_some() {
+            Status::Unreadable
+        } else {
+            Status::Idle
+        },
+        uuid,
+        need_sync_response: false,
+    })
+}
+
+fn prove(
+    request: &HttpRequest,
+    body: &[u8],
+    app: &App,
+) -> Result<std::sync::Arc<DeviceIdentity>, DeviceError> {
+    let peer = request.peer_addr().ok_or(IdentityError::Missing)?.ip();
+    let headers = request.headers();
+    let proxy_header = match app.verifier.client_cert_header() {
+        Some(name) => single(headers, name)?,
+        None => None,
+    };
+    Ok(app.verifier.verify(&Evidence {
+        peer,
+        tls_leaf: None,
+        signature_header: single(headers, "Mdm-Signature")?,
+        proxy_header,
+        body,
+    })?)
+}
+
+/// The value of a header that may stand only once.
+fn single<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h [u8]>, DeviceError> {
+    let mut values = headers.get_all(name);
+    let first = values.next();
+    match values.next() {
+        Some(_) => Err(IdentityError::Malformed {
+            what: "a header that stands twice",
+        }
+        .into()),
+        None => Ok(first.map(header::HeaderValue::as_bytes)),
+    }
+}
+
+fn presented(identity: &DeviceIdentity) -> Presented {
+    Presented {
+        identity: Identity {
+            leaf: Leaf(identity.leaf),
+            not_after: identity.not_after,
+            serial: identity.serial.clone(),
+        },
+        ours: identity.issued_by == IssuedBy::Ours,
+        replayable: identity.source == Source::Signature,
+    }
+}
+
+/// What the Content-Type says the message is; nothing when it says nothing.
+fn is_checkin(headers: &HeaderMap) -> Option<bool> {
+    let kind = headers.get(header::CONTENT_TYPE)?.as_bytes();
+    if kind.starts_with(b"application/x-apple-aspen-mdm-checkin") {
+        Some(true)
+    } else if kind.starts_with(b"application/x-apple-aspen-mdm") {
+        Some(false)
+    } else {
+        None
+    }
+}
+
+fn is_checkin_body(body: &[u8]) -> bool {
+    let head = body.get(..body.len().min(4096)).unwrap_or(body);
+    head.windows(CHECKIN_KEY.len())
+        .any(|window| window == CHECKIN_KEY)
+        && schema::xml::Scan::new(body).is_ok_and(|scan| scan.get("MessageType").is_some())
+}
+
+/// Reads a body up to a cap and against a deadline. What is long is admitted before
+/// it is read.
+async fn read(
+    headers: &HeaderMap,
+    mut payload: web::Payload,
+    cap: usize,
+    app: &App,
+) -> Result<(Bytes, Option<Permit>), DeviceError> {
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| {
+        length
+            .to_str()
+            .ok()
+            .and_then(|length| length.parse::<usize>().ok())
+    });
+    if announced.is_some_and(|announced| announced > cap) {
+        return Err(DeviceError::TooLong(cap));
+    }
+    let permit = match announced {
+        Some(announced) if announced <= SHORT => None,
+        _ => {
+            let bytes = announced.unwrap_or(cap);
+            Some(
+                app.admission
+                    .admit(Weight::Full, bytes)
+                    .ok_or(DeviceError::Overloaded)?,
+            )
+        }
+    };
+    let whole = async {
+        let mut body = BytesMut::new();
+        while let Some(chunk) = payload.next().await {
+            let chunk = chunk.map_err(|_| DeviceError::Incomplete)?;
+            if body.is_empty() && Some(chunk.len()) == announced {
+                return Ok(chunk);
+            }
+            if body.len() + chunk.len() > cap {
+                return Err(DeviceError::TooLong(cap));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body.freeze())
+    };
+    let deadline = Duration::from_secs(app.config.limits.body_seconds);
+    let body = timeout(deadline, whole)
+        .await
+        .map_err(|_| DeviceError::TooSlow)??;
+    Ok((body, permit))
+}
+
+const CHECKIN_KEY: &[u8] = b"<key>MessageType</key>";
+const CHECKIN_CAP: usize = 4 << 20;
+const REPORT_CAP: usize = 32 << 20;
+const SHORT: usize = 64 << 10;
+const HELD_AT_MOST: usize = 16;

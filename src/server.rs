@@ -1,0 +1,276 @@
+//! The composition root: everything is made here, once, and handed down.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor as _, Arbiter};
+use actix_web::dev::{Server, ServerHandle, Service as _};
+use actix_web::{App as WebApp, HttpServer, web};
+use actors::admission::Admission;
+use actors::apns::Endpoint;
+use actors::ca::DeviceCa;
+use actors::device::House;
+use actors::housekeeping::Housekeeper;
+use actors::pusher::{PushFigures, PushOptions, Pusher};
+use actors::registry::Registry;
+use actors::store::GuardLimits;
+use actors::{Clock, Store, StoreError, StoreOptions};
+use anyhow::Context as _;
+use tokio::sync::oneshot;
+
+use crate::app::App;
+use crate::auth::{Scope, new_token, token_record};
+use crate::config::Config;
+use crate::identity::IdentityVerifier;
+use crate::metrics::Metrics;
+use crate::{api, compat, mdm};
+
+/// A server that runs.
+#[derive(Debug)]
+pub struct Running {
+    /// Where devices connect.
+    pub device: SocketAddr,
+    /// Where admins connect.
+    pub admin: SocketAddr,
+    /// The first token, when this was the first start.
+    pub first_token: Option<String>,
+    /// The house, for those in the same process.
+    pub app: web::Data<App>,
+    servers: Vec<ServerHandle>,
+    ended: oneshot::Receiver<StoreError>,
+}
+
+/// Opens the store and starts both listeners.
+///
+/// # Errors
+/// Whatever keeps it from starting, in words for the person at the terminal.
+pub async fn serve(config: Config, clock: Clock) -> anyhow::Result<Running> {
+    let device = bind(config.device.listen, "device.listen")?;
+    let admin = bind(config.admin.listen, "admin.listen")?;
+    let store = open_store(&config, &clock)?;
+    let app = web::Data::new(assemble(config, clock, store)?);
+    let first_token = first_token(&app).await?;
+
+    let (device_at, admin_at) = (device.local_addr()?, admin.local_addr()?);
+    let device = device_server(app.clone(), device)?;
+    let admin = admin_server(app.clone(), admin)?;
+    let servers = vec![device.handle(), admin.handle()];
+    actix::spawn(device);
+    actix::spawn(admin);
+
+    let housekeeper = Housekeeper::new(
+        app.store.clone(),
+        app.registry.clone(),
+        app.clock.clone(),
+        app.config.store.retention_days,
+    )?;
+    let (tell, ended) = oneshot::channel();
+    actix::spawn(async move {
+        // Nobody listens any more when the server was stopped in time.
+        let _ = tell.send(housekeeper.run().await);
+    });
+    Ok(Running {
+        device: device_at,
+        admin: admin_at,
+        first_token,
+        servers,
+        ended,
+        app,
+    })
+}
+
+impl Running {
+    /// Waits until storage fails; never returns while all is well.
+    pub async fn failed(&mut self) -> StoreError {
+        match (&mut self.ended).await {
+            Ok(error) => error,
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Finishes what is in flight, refuses new, folds and closes.
+    pub async fn stop(self) {
+        for server in &self.servers {
+            server.stop(true).await;
+        }
+        self.app.store.close();
+    }
+}
+
+fn bind(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).with_context(|| format!("{key}: cannot listen on {address}"))
+}
+
+/// Opens the store of a configuration.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn open_store(config: &Config, clock: &Clock) -> Result<Store, StoreError> {
+    let key = &config.store.seal_key_file;
+    let options = StoreOptions {
+        directory: config.store.path.clone(),
+        seal_key_file: (!key.as_os_str().is_empty()).then(|| key.clone()),
+        cache_bytes: config.store.cache_mb << 20,
+        reserve_bytes: config.store.reserve_mb << 20,
+        guard: GuardLimits {
+            max_devices: config.guard.max_devices,
+            window_minutes: config.guard.window_minutes,
+        },
+    };
+    Store::open(options, clock.clone())
+}
+
+fn assemble(config: Config, clock: Clock, store: Store) -> anyhow::Result<App> {
+    let ca = DeviceCa::open(&config.store.path, config.scep.ca_validity_days)?;
+    let extra = config.device.extra_ca_files.iter().map(|file| {
+        fs::read(file).with_context(|| format!("device.extra_ca_files: {}", file.display()))
+    });
+    let extra = extra.collect::<anyhow::Result<Vec<_>>>()?;
+    let header = &config.device.client_cert_header;
+    let verifier = IdentityVerifier::new(
+        &[ca.certificate_pem],
+        &extra,
+        config.device.trusted_proxies.clone(),
+        (!header.is_empty()).then(|| header.clone()),
+    )
+    .context("device.extra_ca_files")?;
+    let house = House {
+        store: store.clone(),
+        clock: clock.clone(),
+    };
+    let registry = Registry::new(house)?;
+    let push_figures = Arc::new(PushFigures::default());
+    let pusher = Pusher::new(
+        store.clone(),
+        clock.clone(),
+        push_options(&config)?,
+        push_figures.clone(),
+    )?;
+    let arbiter = Arbiter::new();
+    let pusher = Pusher::start_in_arbiter(&arbiter.handle(), |_| pusher);
+    let admission = Admission::new(
+        store.clone(),
+        config.limits.requests,
+        config.limits.body_mb << 20,
+    );
+    Ok(App {
+        nanomdm_api_key: config.nanomdm_api_key()?,
+        metrics: Metrics::default(),
+        config,
+        clock,
+        store,
+        registry,
+        pusher,
+        push_figures,
+        verifier,
+        admission,
+    })
+}
+
+fn push_options(config: &Config) -> anyhow::Result<PushOptions> {
+    let apns = &config.apns;
+    let root = &apns.root_file;
+    let extra_root_pem = if root.as_os_str().is_empty() {
+        None
+    } else {
+        Some(fs::read(root).with_context(|| format!("apns.root_file: {}", root.display()))?)
+    };
+    Ok(PushOptions {
+        endpoint: Endpoint {
+            host: apns.host.clone(),
+            port: apns.port,
+            extra_root_pem,
+            max_connections: apns.connections,
+        },
+        expiration_hours: apns.expiration_hours,
+        max_rate: apns.max_rate,
+    })
+}
+
+/// Makes the first token when there is none: stored, written to a private file, shown once.
+async fn first_token(app: &App) -> anyhow::Result<Option<String>> {
+    if !app.store.tokens().is_empty() {
+        return Ok(None);
+    }
+    let (secret, hash) = new_token().map_err(|_| anyhow::anyhow!("no randomness"))?;
+    let record = token_record(&hash, "admin", &Scope::ALL, app.clock.now(), None);
+    write_private(&token_file(&app.config), secret.as_bytes())?;
+    app.store.put_token(hash, record).await?;
+    Ok(Some(secret))
+}
+
+/// Where the first token is written.
+#[must_use]
+pub fn token_file(config: &Config) -> PathBuf {
+    config.store.path.join("admin.token")
+}
+
+fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+fn device_server(app: web::Data<App>, listener: TcpListener) -> io::Result<Server> {
+    let registry = app.registry.clone();
+    let server = HttpServer::new(move || {
+        // Runs once on each worker: device actors live on the workers' own arbiters.
+        registry.offer(Arbiter::current());
+        let config = app.config.device.clone();
+        WebApp::new()
+            .app_data(app.clone())
+            .configure(move |service| {
+                mdm::routes(service, &config.checkin_path, &config.connect_path);
+            })
+    });
+    let workers = std::thread::available_parallelism().map_or(2, usize::from);
+    Ok(server
+        .workers(workers)
+        .keep_alive(Duration::from_secs(75))
+        .client_request_timeout(Duration::from_secs(30))
+        .shutdown_timeout(8)
+        .disable_signals()
+        .listen(listener)?
+        .run())
+}
+
+fn admin_server(app: web::Data<App>, listener: TcpListener) -> io::Result<Server> {
+    let server = HttpServer::new(move || {
+        let counted = app.clone();
+        let dialect = app.nanomdm_api_key.is_some();
+        WebApp::new()
+            .app_data(app.clone())
+            .wrap_fn(move |request, service| {
+                let app = counted.clone();
+                let response = service.call(request);
+                async move {
+                    let response = response.await?;
+                    app.metrics.admin(response.status().as_u16());
+                    Ok(response)
+                }
+            })
+            .configure(move |service| {
+                if dialect {
+                    compat::nanomdm::routes(service);
+                }
+            })
+            .configure(api::routes)
+    });
+    Ok(server
+        .workers(1)
+        .client_request_timeout(Duration::from_secs(30))
+        .shutdown_timeout(8)
+        .disable_signals()
+        .listen(listener)?
+        .run())
+}
