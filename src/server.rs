@@ -43,6 +43,8 @@ pub struct Running {
     pub app: web::Data<App>,
     servers: Vec<ServerHandle>,
     ended: oneshot::Receiver<StoreError>,
+    housekeeping: tokio::task::JoinHandle<()>,
+    supervising: Arbiter,
 }
 
 /// Opens the store and starts both listeners.
@@ -53,7 +55,8 @@ pub async fn serve(config: Config, clock: Clock) -> anyhow::Result<Running> {
     let device = bind(config.device.listen, "device.listen")?;
     let admin = bind(config.admin.listen, "admin.listen")?;
     let store = open_store(&config, &clock)?;
-    let app = web::Data::new(assemble(config, clock, store)?);
+    let supervising = Arbiter::new();
+    let app = web::Data::new(assemble(config, clock, store, &supervising)?);
     let first_token = first_token(&app).await?;
 
     let (device_at, admin_at) = (device.local_addr()?, admin.local_addr()?);
@@ -70,7 +73,7 @@ pub async fn serve(config: Config, clock: Clock) -> anyhow::Result<Running> {
         app.config.store.retention_days,
     )?;
     let (tell, ended) = oneshot::channel();
-    actix::spawn(async move {
+    let housekeeping = actix::spawn(async move {
         // Nobody listens any more when the server was stopped in time.
         let _ = tell.send(housekeeper.run().await);
     });
@@ -80,6 +83,8 @@ pub async fn serve(config: Config, clock: Clock) -> anyhow::Result<Running> {
         first_token,
         servers,
         ended,
+        housekeeping,
+        supervising,
         app,
     })
 }
@@ -98,6 +103,8 @@ impl Running {
         for server in &self.servers {
             server.stop(true).await;
         }
+        self.housekeeping.abort();
+        self.supervising.stop();
         self.app.store.close();
     }
 }
@@ -125,7 +132,12 @@ pub fn open_store(config: &Config, clock: &Clock) -> Result<Store, StoreError> {
     Store::open(options, clock.clone())
 }
 
-fn assemble(config: Config, clock: Clock, store: Store) -> anyhow::Result<App> {
+fn assemble(
+    config: Config,
+    clock: Clock,
+    store: Store,
+    supervising: &Arbiter,
+) -> anyhow::Result<App> {
     let ca = DeviceCa::open(&config.store.path, config.scep.ca_validity_days)?;
     let extra = config.device.extra_ca_files.iter().map(|file| {
         fs::read(file).with_context(|| format!("device.extra_ca_files: {}", file.display()))
@@ -151,8 +163,7 @@ fn assemble(config: Config, clock: Clock, store: Store) -> anyhow::Result<App> {
         push_options(&config)?,
         push_figures.clone(),
     )?;
-    let arbiter = Arbiter::new();
-    let pusher = Pusher::start_in_arbiter(&arbiter.handle(), |_| pusher);
+    let pusher = Pusher::start_in_arbiter(&supervising.handle(), |_| pusher);
     let admission = Admission::new(
         store.clone(),
         config.limits.requests,

@@ -10,7 +10,7 @@ mod topic;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use schema::checkin::Push as Address;
@@ -63,7 +63,7 @@ pub struct Pusher {
     tries: HashMap<ChannelNo, u8>,
     in_flight: usize,
     allowance: f64,
-    refilled: UnixMillis,
+    refilled: Instant,
     settled: mpsc::UnboundedSender<Settled>,
     incoming: Option<mpsc::UnboundedReceiver<Settled>>,
 }
@@ -90,7 +90,8 @@ impl Pusher {
         let (settled, incoming) = mpsc::unbounded_channel();
         let mut pusher = Self {
             wakes: store.wakes().clone(),
-            refilled: clock.now(),
+            refilled: Instant::now(),
+            allowance: f64::from(options.max_rate),
             store,
             clock,
             options,
@@ -98,7 +99,6 @@ impl Pusher {
             topics: HashMap::new(),
             tries: HashMap::new(),
             in_flight: 0,
-            allowance: 0.0,
             settled,
             incoming: Some(incoming),
         };
@@ -131,7 +131,7 @@ impl Pusher {
     }
 
     fn send_due(&mut self, now: UnixMillis) {
-        self.refill(now);
+        self.refill();
         let room = MOST_IN_FLIGHT
             .saturating_sub(self.in_flight)
             .min(self.allowance as usize);
@@ -144,12 +144,13 @@ impl Pusher {
         }
     }
 
-    fn refill(&mut self, now: UnixMillis) {
+    /// Earns wakes by the time that passes, up to a second's worth.
+    fn refill(&mut self) {
         let rate = f64::from(self.options.max_rate.max(1));
-        let earned = now.since(self.refilled) as f64 / 1000.0 * rate;
+        let earned = self.refilled.elapsed().as_secs_f64() * rate;
         if earned >= 1.0 {
-            self.allowance = (self.allowance + earned).min(rate.max(1.0));
-            self.refilled = now;
+            self.allowance = (self.allowance + earned).min(rate);
+            self.refilled = Instant::now();
         }
     }
 

@@ -1,0 +1,2 @@
+//! Messages of real devices, sent over HTTP to a running server.
+
