@@ -20,6 +20,8 @@ pub const MAX_ELEMENTS: usize = 100_000;
 #[derive(Debug)]
 pub struct Scan<'a> {
     scalars: Vec<(Cow<'a, str>, Scalar<'a>)>,
+    /// Places of `=` that stand behind complete base64.
+    surplus: Vec<usize>,
 }
 
 /// A scalar value as it stands in the body.
@@ -62,13 +64,20 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// Parses a body into its outermost dictionary, after the guard.
+/// Parses a body into its outermost dictionary, after the guard. Base64 with more
+/// padding than it needs, as some devices send it, is taken.
 ///
 /// # Errors
 /// [`Unreadable`] for anything but a harmless XML plist with a dictionary outermost.
 pub fn parse(body: &[u8]) -> Result<Dictionary, Unreadable> {
-    Scan::new(body)?;
-    Value::from_reader_xml(body)
+    let surplus = Scan::new(body)?.surplus;
+    let repaired = if surplus.is_empty() {
+        Cow::Borrowed(body)
+    } else {
+        let kept = body.iter().enumerate().filter(|(at, _)| surplus.binary_search(at).is_err());
+        Cow::Owned(kept.map(|(_, byte)| *byte).collect())
+    };
+    Value::from_reader_xml(&*repaired)
         .map_err(|error| Unreadable::Plist(error.to_string()))?
         .into_dictionary()
         .ok_or(Unreadable::NoDictionary)
@@ -134,6 +143,7 @@ enum Tag {
     Key,
     Text,
     Boolean(bool),
+    Data,
     Leaf,
 }
 
@@ -146,7 +156,8 @@ fn tag(name: &str) -> Option<Tag> {
         "string" => Tag::Text,
         "true" => Tag::Boolean(true),
         "false" => Tag::Boolean(false),
-        "data" | "date" | "integer" | "real" => Tag::Leaf,
+        "data" => Tag::Data,
+        "date" | "integer" | "real" => Tag::Leaf,
         _ => return None,
     })
 }
@@ -165,12 +176,19 @@ struct Scanner<'a> {
     rooted: bool,
     key: Cow<'a, str>,
     scalars: Vec<(Cow<'a, str>, Scalar<'a>)>,
+    surplus: Vec<usize>,
+    /// Length of a byte order mark in front of `text`.
+    offset: usize,
 }
 
 impl<'a> Scanner<'a> {
     fn new(text: &'a str) -> Self {
+        let marked = text;
+        let text = marked.strip_prefix('\u{feff}').unwrap_or(marked);
         Self {
-            text: text.strip_prefix('\u{feff}').unwrap_or(text),
+            text,
+            offset: marked.len() - text.len(),
+            surplus: Vec::new(),
             at: 0,
             open: Vec::with_capacity(8),
             elements: 0,
@@ -208,6 +226,7 @@ impl<'a> Scanner<'a> {
         }
         Ok(Scan {
             scalars: self.scalars,
+            surplus: self.surplus,
         })
     }
 
@@ -312,6 +331,12 @@ impl<'a> Scanner<'a> {
                 let text = self.content(name, empty)?;
                 self.keep(Scalar::Text(text))
             }
+            Tag::Data => {
+                let from = self.at;
+                let content = self.content(name, empty)?;
+                self.note_surplus(from, &content);
+                self.keep(Scalar::Other)
+            }
             Tag::Leaf => {
                 self.content(name, empty)?;
                 self.keep(Scalar::Other)
@@ -355,6 +380,20 @@ impl<'a> Scanner<'a> {
                 Tag::Array if tag != Tag::Key => Ok(()),
                 _ => Err(malformed),
             },
+        }
+    }
+
+    /// Notes the padding behind base64 that is complete without it.
+    fn note_surplus(&mut self, from: usize, content: &str) {
+        let trimmed = content.trim_ascii_end();
+        let bare = trimmed.trim_end_matches('=');
+        if bare.len() == trimmed.len() || bare.len() > content.len() {
+            return;
+        }
+        let digits = bare.bytes().filter(|byte| !byte.is_ascii_whitespace()).count();
+        if digits % 4 == 0 {
+            let offset = self.offset + from;
+            self.surplus.extend((bare.len()..trimmed.len()).map(|at| offset + at));
         }
     }
 
@@ -530,6 +569,19 @@ mod tests {
                 "{inside}"
             );
         }
+    }
+
+    #[test]
+    fn surplus_padding_is_taken_and_missing_padding_is_not() {
+        let data = |base64: &str| {
+            let body = plist(&format!("<dict><key>d</key><data>{base64}</data></dict>"));
+            parse(&body).map(|d| d.get("d").and_then(Value::as_data).unwrap().to_vec())
+        };
+        assert_eq!(data("\n\tAAAA=\n").unwrap(), [0, 0, 0]);
+        assert_eq!(data("AAAA==").unwrap(), [0, 0, 0]);
+        assert_eq!(data("AQI=").unwrap(), [1, 2]);
+        assert_eq!(data("").unwrap(), [0_u8; 0]);
+        assert!(data("Base64=").is_err());
     }
 
     #[test]

@@ -34,8 +34,17 @@ impl House {
         Self::with(|_| {}).await
     }
 
-    /// A house with a changed configuration.
+    /// A house with a changed configuration and a push certificate.
     pub(crate) async fn with(change: impl FnOnce(&mut Config)) -> Self {
+        let house = Self::bare(change).await;
+        let pem = String::from_utf8(sim::push_certificate(TOPIC).unwrap()).unwrap();
+        let put = house.put("/api/v1/push-certificates", &json!({ "pem": pem })).await;
+        assert_eq!(put.0, StatusCode::OK, "{}", put.1);
+        house
+    }
+
+    /// A house with a changed configuration and nothing set up in it.
+    pub(crate) async fn bare(change: impl FnOnce(&mut Config)) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let ca = DeviceCa::quick().unwrap();
         let apns = FakeApns::start(Script::default()).await.unwrap();
@@ -59,7 +68,7 @@ impl House {
         change(&mut config);
         let clock = Clock::manual(NOW);
         let running = serve(config.clone(), clock.clone()).await.unwrap();
-        let house = Self {
+        Self {
             token: running.first_token.clone().unwrap(),
             client: reqwest::Client::new(),
             running,
@@ -68,11 +77,7 @@ impl House {
             clock,
             directory,
             config,
-        };
-        let pem = String::from_utf8(sim::push_certificate(TOPIC).unwrap()).unwrap();
-        let put = house.put("/api/v1/push-certificates", &json!({ "pem": pem })).await;
-        assert_eq!(put.0, StatusCode::OK, "{}", put.1);
-        house
+        }
     }
 
     /// Stops the server and starts it again on the same data.

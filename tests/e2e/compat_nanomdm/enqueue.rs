@@ -1,8 +1,14 @@
 //! `PUT /v1/enqueue/{ids}`: a raw plist for many, woken or not.
 
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use sim::{Channel, Proof};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
 use super::{KEY, call, is_wake, next_command, plist, pushed, put};
 use crate::house::{House, id_of};
@@ -223,4 +229,40 @@ async fn the_guard_holds_over_the_dialect_too() {
     );
     assert_eq!(next_command(&two, &mut client).await, "");
     assert_eq!(house.apns.received(&two.push.token_hex()), 0);
+}
+
+#[actix_web::test]
+async fn a_caller_who_hangs_up_does_not_keep_a_queued_command_from_its_wake() {
+    let house = House::start().await;
+    let mut sent = Vec::new();
+    for n in 0..20 {
+        let (device, _) = house.enrolled(Proof::Header).await;
+        let uuid = format!("HANGUP-{n}");
+        let raw = plist(&uuid, "ProfileList");
+        let request = format!(
+            "PUT /v1/enqueue/{} HTTP/1.1\r\nHost: x\r\nAuthorization: Basic {}\r\n\
+             Content-Length: {}\r\n\r\n{raw}",
+            id_of(&device),
+            STANDARD.encode(format!("nanomdm:{KEY}")),
+            raw.len()
+        );
+        let mut line = TcpStream::connect(house.running.admin).await.unwrap();
+        line.set_zero_linger().unwrap();
+        line.write_all(request.as_bytes()).await.unwrap();
+        // A reset, in the midst of the request for some of them.
+        tokio::time::sleep(Duration::from_micros(200 * n)).await;
+        drop(line);
+        sent.push((uuid, device.push.token_hex()));
+    }
+    // Whatever was queued by the time another request is through.
+    let (device, _) = house.enrolled(Proof::Header).await;
+    put(&house, &format!("/v1/enqueue/{}", id_of(&device)), "").await;
+    let mut queued = Vec::new();
+    for (uuid, token) in sent {
+        let (status, _) = house.get(&format!("/api/v1/commands/{uuid}")).await;
+        queued.extend((status == StatusCode::OK).then_some(token));
+    }
+    let woken = queued.len() as u64 + 1;
+    pushed(&house, woken).await;
+    assert!(queued.iter().all(|token| house.apns.received(token) == 1));
 }
