@@ -36,17 +36,39 @@ pub struct DemoOptions {
 pub async fn run(options: DemoOptions) -> anyhow::Result<bool> {
     ensure!(options.devices > 0, "--devices must be at least 1");
     let stage = Stage::set(&options).await?;
-    println!("Server       devices {}, admin {}", stage.device_url(), stage.admin_url());
+    println!(
+        "Server       devices {}, admin {}",
+        stage.device_url(),
+        stage.admin_url()
+    );
     let enrolled_in = stage.enroll().await?;
     let rollout = stage.command_to_all().await?;
     let wrong = stage.check(&rollout.uuid).await?;
 
     let n = options.devices;
-    println!("Enrolled     {n} devices in {:.1} s ({:.0}/s)", secs(enrolled_in), n as f64 / secs(enrolled_in));
-    println!("Queued       one command for {} in {:.1} ms", rollout.accepted, secs(rollout.queued_in) * 1000.0);
-    println!("Answered     {} of {n} in {:.1} s", rollout.answered, secs(rollout.answered_in));
-    println!("Pushes       {} accepted by the fake APNs", stage.apns.counts().accepted);
-    println!("Memory       {} MB resident (server, APNs and devices together)", resident_mb());
+    println!(
+        "Enrolled     {n} devices in {:.1} s ({:.0}/s)",
+        secs(enrolled_in),
+        n as f64 / secs(enrolled_in)
+    );
+    println!(
+        "Queued       one command for {} in {:.1} ms",
+        rollout.accepted,
+        secs(rollout.queued_in) * 1000.0
+    );
+    println!(
+        "Answered     {} of {n} in {:.1} s",
+        rollout.answered,
+        secs(rollout.answered_in)
+    );
+    println!(
+        "Pushes       {} accepted by the fake APNs",
+        stage.apns.counts().accepted
+    );
+    println!(
+        "Memory       {} MB resident (server, APNs and devices together)",
+        resident_mb()
+    );
     for line in wrong.iter().take(10) {
         println!("  wrong: {line}");
     }
@@ -54,11 +76,18 @@ pub async fn run(options: DemoOptions) -> anyhow::Result<bool> {
     if right {
         println!("Exactly once every device was handed the command once and its result is stored");
     } else {
-        println!("NOT RIGHT    {} devices were not served exactly right", wrong.len());
+        println!(
+            "NOT RIGHT    {} devices were not served exactly right",
+            wrong.len()
+        );
     }
     if options.hold {
         println!("\nStill running. Admin token: {}", stage.token);
-        println!("Try: REVEILLE_URL={} REVEILLE_TOKEN={} reveille devices list", stage.admin_url(), stage.token);
+        println!(
+            "Try: REVEILLE_URL={} REVEILLE_TOKEN={} reveille devices list",
+            stage.admin_url(),
+            stage.token
+        );
         println!("Ctrl-C ends it.");
         tokio::signal::ctrl_c().await?;
     }
@@ -105,7 +134,11 @@ impl Stage {
         let running = serve(config, Clock::System).await?;
 
         let target = Target::new(&format!("http://{}", running.device), Proof::Signature)?;
-        let plan = FleetPlan { devices: options.devices, topic: TOPIC.into(), ..FleetPlan::default() };
+        let plan = FleetPlan {
+            devices: options.devices,
+            topic: TOPIC.into(),
+            ..FleetPlan::default()
+        };
         let fleet = Fleet::new(&ca, target, plan)?;
         if options.break_one
             && let Some(push) = fleet.device(0).push_of(Channel::Device)
@@ -117,7 +150,10 @@ impl Stage {
         }
         fleet.attach(&apns);
         let stage = Self {
-            token: running.first_token.clone().context("a fresh store has a first token")?,
+            token: running
+                .first_token
+                .clone()
+                .context("a fresh store has a first token")?,
             client: reqwest::Client::new(),
             devices: options.devices,
             running,
@@ -143,16 +179,23 @@ impl Stage {
             "command": { "request_type": "DeviceInformation", "queries": ["OSVersion", "SerialNumber"] },
         });
         let began = Instant::now();
-        let queued = self.send(self.client.post(self.api("/commands")).json(&order)).await?;
+        let queued = self
+            .send(self.client.post(self.api("/commands")).json(&order))
+            .await?;
         let queued_in = began.elapsed();
-        let uuid = queued["command_uuid"].as_str().unwrap_or_default().to_owned();
+        let uuid = queued["command_uuid"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
         let accepted = queued["accepted"].as_u64().unwrap_or(0);
         let bar = bar("answered", accepted);
         let mut answered = 0;
         let mut last_progress = Instant::now();
         while answered < accepted && last_progress.elapsed() < PATIENCE {
             tokio::time::sleep(Duration::from_millis(50)).await;
-            let standing = self.send(self.client.get(self.api(&format!("/commands/{uuid}")))).await?;
+            let standing = self
+                .send(self.client.get(self.api(&format!("/commands/{uuid}"))))
+                .await?;
             let now = standing["counts"]["acknowledged"].as_u64().unwrap_or(0);
             if now > answered {
                 last_progress = Instant::now();
@@ -161,7 +204,13 @@ impl Stage {
             bar.set_position(answered);
         }
         bar.finish_and_clear();
-        Ok(Rollout { uuid, accepted, queued_in, answered, answered_in: began.elapsed() })
+        Ok(Rollout {
+            uuid,
+            accepted,
+            queued_in,
+            answered,
+            answered_in: began.elapsed(),
+        })
     }
 
     /// Looks at every device from both ends; says what is not exactly right.
@@ -175,7 +224,11 @@ impl Stage {
                 wrong
             }
         });
-        let wrong: Vec<_> = checks.buffer_unordered(16).filter_map(async |wrong| wrong).collect().await;
+        let wrong: Vec<_> = checks
+            .buffer_unordered(16)
+            .filter_map(async |wrong| wrong)
+            .collect()
+            .await;
         bar.finish_and_clear();
         Ok(wrong)
     }
@@ -184,9 +237,12 @@ impl Stage {
         let id = self.fleet.device(n).enroll_id(Channel::Device);
         let ledger = self.fleet.ledger(n, Channel::Device);
         let entry = ledger.commands.get(uuid);
-        let (handed_out, confirmed) = entry.map_or((0, 0), |entry| (entry.handed_out, entry.confirmed));
+        let (handed_out, confirmed) =
+            entry.map_or((0, 0), |entry| (entry.handed_out, entry.confirmed));
         if (handed_out, confirmed) != (1, 1) {
-            return Some(format!("{id}: handed out {handed_out} times, confirmed {confirmed} times"));
+            return Some(format!(
+                "{id}: handed out {handed_out} times, confirmed {confirmed} times"
+            ));
         }
         let path = format!("/devices/{id}/commands/{uuid}/result");
         match self.send(self.client.get(self.api(&path))).await {
@@ -194,7 +250,8 @@ impl Stage {
             Ok(result) => {
                 let serial = &result["report"]["QueryResponses"]["SerialNumber"];
                 let own = self.fleet.device(n).serial.as_str();
-                (serial.as_str() != Some(own)).then(|| format!("{id}: the stored result is not its own"))
+                (serial.as_str() != Some(own))
+                    .then(|| format!("{id}: the stored result is not its own"))
             }
         }
     }

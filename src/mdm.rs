@@ -204,7 +204,6 @@ fn unreadable(
             Status::Idle
         },
         uuid,
-        need_sync_response: false,
     })
 }
 

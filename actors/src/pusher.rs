@@ -7,7 +7,7 @@
 
 mod topic;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -61,6 +61,8 @@ pub struct Pusher {
     figures: Arc<PushFigures>,
     topics: HashMap<String, Topic>,
     tries: HashMap<ChannelNo, u8>,
+    /// Topics without a certificate that were told of.
+    alarmed: HashSet<String>,
     in_flight: usize,
     allowance: f64,
     refilled: Instant,
@@ -98,6 +100,7 @@ impl Pusher {
             figures,
             topics: HashMap::new(),
             tries: HashMap::new(),
+            alarmed: HashSet::new(),
             in_flight: 0,
             settled,
             incoming: Some(incoming),
@@ -396,6 +399,7 @@ impl Handler<PutCertificate> for Pusher {
         AtomicResponse::new(Box::pin(commit.into_actor(self).map(
             |outcome, pusher, _| {
                 let topic = outcome?;
+                pusher.alarmed.remove(&topic.certificate.topic);
                 pusher.topics.insert(topic.certificate.topic.clone(), topic);
                 pusher.tries.clear();
                 pusher.recover()?;

@@ -20,8 +20,6 @@ pub struct Report {
     pub status: Status,
     /// Which command it reports on; absent on Idle.
     pub uuid: Option<CommandUuid>,
-    /// The login on the Mac waits for us: send what is due and end with an empty answer.
-    pub need_sync_response: bool,
 }
 
 /// The `Status` of a report.
@@ -81,7 +79,6 @@ pub fn parse(body: &[u8]) -> Result<Report, Misread> {
         sender,
         status,
         uuid,
-        need_sync_response: scan.get("NeedSyncResponse") == Some(&xml::Scalar::Boolean(true)),
     })
 }
 

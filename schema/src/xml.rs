@@ -74,7 +74,10 @@ pub fn parse(body: &[u8]) -> Result<Dictionary, Unreadable> {
     let repaired = if surplus.is_empty() {
         Cow::Borrowed(body)
     } else {
-        let kept = body.iter().enumerate().filter(|(at, _)| surplus.binary_search(at).is_err());
+        let kept = body
+            .iter()
+            .enumerate()
+            .filter(|(at, _)| surplus.binary_search(at).is_err());
         Cow::Owned(kept.map(|(_, byte)| *byte).collect())
     };
     Value::from_reader_xml(&*repaired)
@@ -390,10 +393,14 @@ impl<'a> Scanner<'a> {
         if bare.len() == trimmed.len() || bare.len() > content.len() {
             return;
         }
-        let digits = bare.bytes().filter(|byte| !byte.is_ascii_whitespace()).count();
+        let digits = bare
+            .bytes()
+            .filter(|byte| !byte.is_ascii_whitespace())
+            .count();
         if digits % 4 == 0 {
             let offset = self.offset + from;
-            self.surplus.extend((bare.len()..trimmed.len()).map(|at| offset + at));
+            self.surplus
+                .extend((bare.len()..trimmed.len()).map(|at| offset + at));
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use actix_web::{HttpRequest, HttpResponse, web};
-use actors::store::{Cancel, CommandSummary, Enqueued, NewCommand};
+use actors::store::{Cancel, CommandSummary, Enqueued, Idempotency, NewCommand};
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -207,8 +207,8 @@ pub struct Terms {
     pub wake: bool,
     /// Why.
     pub reason: String,
-    /// Hashes of the idempotency key and its request.
-    pub idempotency: Option<([u8; 32], [u8; 32])>,
+    /// Under which idempotency key.
+    pub idempotency: Option<Idempotency>,
 }
 
 impl Default for Terms {
@@ -365,7 +365,7 @@ fn idempotency(
     request: &HttpRequest,
     admin: &Admin,
     body: &[u8],
-) -> Result<Option<([u8; 32], [u8; 32])>, Problem> {
+) -> Result<Option<Idempotency>, Problem> {
     let Some(key) = request.headers().get("Idempotency-Key") else {
         return Ok(None);
     };
@@ -376,7 +376,10 @@ fn idempotency(
         ));
     }
     let whose = [admin.principal().as_bytes(), b"\0", key.as_bytes()].concat();
-    Ok(Some((sha256(&whose), sha256(body))))
+    Ok(Some(Idempotency {
+        key: sha256(&whose),
+        request: sha256(body),
+    }))
 }
 
 fn sha256(bytes: &[u8]) -> [u8; 32] {

@@ -9,7 +9,9 @@ use reqwest::{Method, RequestBuilder, StatusCode};
 use reveille::{Config, Running, serve};
 use schema::UnixMillis;
 use serde_json::{Value, json};
-use sim::{Behaviour, Channel, Client, DeviceCa, Device, FakeApns, Fleet, FleetPlan, Proof, Script, Target};
+use sim::{
+    Behaviour, Channel, Client, Device, DeviceCa, FakeApns, Fleet, FleetPlan, Proof, Script, Target,
+};
 
 /// The topic of every simulated device.
 pub(crate) const TOPIC: &str = "com.apple.mgmt.External.simulated";
@@ -38,7 +40,9 @@ impl House {
     pub(crate) async fn with(change: impl FnOnce(&mut Config)) -> Self {
         let house = Self::bare(change).await;
         let pem = String::from_utf8(sim::push_certificate(TOPIC).unwrap()).unwrap();
-        let put = house.put("/api/v1/push-certificates", &json!({ "pem": pem })).await;
+        let put = house
+            .put("/api/v1/push-certificates", &json!({ "pem": pem }))
+            .await;
         assert_eq!(put.0, StatusCode::OK, "{}", put.1);
         house
     }
@@ -82,7 +86,16 @@ impl House {
 
     /// Stops the server and starts it again on the same data.
     pub(crate) async fn restarted(self) -> Self {
-        let Self { running, apns, ca, clock, token, client, directory, config } = self;
+        let Self {
+            running,
+            apns,
+            ca,
+            clock,
+            token,
+            client,
+            directory,
+            config,
+        } = self;
         running.stop().await;
         drop(client);
         // The last actors let go of the store a moment after their arbiters were told to stop.
@@ -94,8 +107,20 @@ impl House {
             }
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         };
-        assert!(running.first_token.is_none(), "the second start makes no token");
-        Self { running, apns, ca, clock, token, client: reqwest::Client::new(), directory, config }
+        assert!(
+            running.first_token.is_none(),
+            "the second start makes no token"
+        );
+        Self {
+            running,
+            apns,
+            ca,
+            clock,
+            token,
+            client: reqwest::Client::new(),
+            directory,
+            config,
+        }
     }
 
     pub(crate) fn device_url(&self) -> String {
@@ -108,12 +133,15 @@ impl House {
 
     /// A request to the admin listener, with the first token.
     pub(crate) fn admin(&self, method: Method, path: &str) -> RequestBuilder {
-        self.client.request(method, format!("{}{path}", self.admin_url())).bearer_auth(&self.token)
+        self.client
+            .request(method, format!("{}{path}", self.admin_url()))
+            .bearer_auth(&self.token)
     }
 
     /// A request to the device listener, with nothing.
     pub(crate) fn device(&self, method: Method, path: &str) -> RequestBuilder {
-        self.client.request(method, format!("{}{path}", self.device_url()))
+        self.client
+            .request(method, format!("{}{path}", self.device_url()))
     }
 
     pub(crate) async fn get(&self, path: &str) -> (StatusCode, Value) {
@@ -152,7 +180,12 @@ impl House {
 
     /// A fleet that is woken by the fake APNs.
     pub(crate) fn fleet(&self, devices: usize, behaviour: Behaviour) -> Fleet {
-        let plan = FleetPlan { devices, behaviour, topic: TOPIC.into(), ..FleetPlan::default() };
+        let plan = FleetPlan {
+            devices,
+            behaviour,
+            topic: TOPIC.into(),
+            ..FleetPlan::default()
+        };
         let fleet = Fleet::new(&self.ca, self.target(Proof::Header), plan).unwrap();
         fleet.attach(&self.apns);
         fleet
@@ -160,7 +193,11 @@ impl House {
 
     /// Queues a DeviceInformation for one device without waking it; its CommandUUID.
     pub(crate) async fn ask_information(&self, id: &str) -> String {
-        self.queue(id, &json!({"request_type": "DeviceInformation", "queries": ["OSVersion"]})).await
+        self.queue(
+            id,
+            &json!({"request_type": "DeviceInformation", "queries": ["OSVersion"]}),
+        )
+        .await
     }
 
     /// Queues a command for one channel without waking it; its CommandUUID.
@@ -179,7 +216,10 @@ impl House {
             if is == state {
                 return;
             }
-            assert!(std::time::Instant::now() < deadline, "{uuid} is {is}, not {state}");
+            assert!(
+                std::time::Instant::now() < deadline,
+                "{uuid} is {is}, not {state}"
+            );
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
     }
@@ -190,7 +230,8 @@ impl House {
         assert_eq!(status, StatusCode::OK, "{page}");
         let items = page["items"].as_array().unwrap();
         let item = items.iter().find(|item| item["command_uuid"] == uuid);
-        item.map_or("absent", |item| item["state"].as_str().unwrap()).to_owned()
+        item.map_or("absent", |item| item["state"].as_str().unwrap())
+            .to_owned()
     }
 }
 

@@ -1,11 +1,14 @@
 //! The doors from outside: a real server on real sockets, simulated devices, a fake
 //! APNs. One module per door.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+
 mod house;
 
 mod api_commands;
 mod compat_nanomdm;
 mod device_door;
 mod hardening;
+mod kill;
 mod restart;
 mod vectors;

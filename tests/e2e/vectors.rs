@@ -35,9 +35,20 @@ fn vectors(kinds: &[&str]) -> Vec<Vector> {
         let mut columns = line.split('\t');
         let mut column = || columns.next().unwrap_or_default().to_owned();
         let (name, kind) = (column(), column());
-        Vector { path: folder.join(&name), name, kind, expected: line.rsplit('\t').next().unwrap().to_owned() }
+        Vector {
+            path: folder.join(&name),
+            name,
+            kind,
+            expected: line.rsplit('\t').next().unwrap().to_owned(),
+        }
     });
-    lines.filter(|vector| kinds.iter().any(|kind| vector.kind.split('/').next() == Some(kind))).collect()
+    lines
+        .filter(|vector| {
+            kinds
+                .iter()
+                .any(|kind| vector.kind.split('/').next() == Some(kind))
+        })
+        .collect()
 }
 
 impl Vector {
@@ -51,10 +62,25 @@ impl Vector {
 
     /// `Key=value` pairs the manifest names and whose value is given whole.
     fn facts(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.expected.split(' ').filter_map(|word| word.split_once('=')).filter(|(key, _)| {
-            ["MessageType", "UDID", "UserID", "EnrollmentID", "Status", "CommandUUID", "Topic", "PushMagic", "OSVersion", "SerialNumber", "ProductName"]
+        self.expected
+            .split(' ')
+            .filter_map(|word| word.split_once('='))
+            .filter(|(key, _)| {
+                [
+                    "MessageType",
+                    "UDID",
+                    "UserID",
+                    "EnrollmentID",
+                    "Status",
+                    "CommandUUID",
+                    "Topic",
+                    "PushMagic",
+                    "OSVersion",
+                    "SerialNumber",
+                    "ProductName",
+                ]
                 .contains(key)
-        })
+            })
     }
 
     fn check_facts(&self) {
@@ -74,18 +100,30 @@ struct Caller<'h> {
 
 impl Caller<'_> {
     async fn says(&self, path: &str, body: Vec<u8>) -> (StatusCode, Vec<u8>) {
-        let kind = if path == CHECKIN { "application/x-apple-aspen-mdm-checkin" } else { "application/x-apple-aspen-mdm; charset=UTF-8" };
+        let kind = if path == CHECKIN {
+            "application/x-apple-aspen-mdm-checkin"
+        } else {
+            "application/x-apple-aspen-mdm; charset=UTF-8"
+        };
         let request = self.house.device(Method::PUT, path);
         let request = request.header("Client-Cert", self.identity.header_rfc9440());
-        let response = request.header("Content-Type", kind).body(body).send().await.unwrap();
+        let response = request
+            .header("Content-Type", kind)
+            .body(body)
+            .send()
+            .await
+            .unwrap();
         (response.status(), response.bytes().await.unwrap().to_vec())
     }
 
     async fn says_keys(&self, path: &str, keys: &[(&str, &str)]) -> StatusCode {
-        let inside: String = keys.iter().map(|(key, value)| {
-            let tag = if *key == "Token" { "data" } else { "string" };
-            format!("<key>{key}</key><{tag}>{value}</{tag}>")
-        }).collect();
+        let inside: String = keys
+            .iter()
+            .map(|(key, value)| {
+                let tag = if *key == "Token" { "data" } else { "string" };
+                format!("<key>{key}</key><{tag}>{value}</{tag}>")
+            })
+            .collect();
         let body = format!("<plist version=\"1.0\"><dict>{inside}</dict></plist>");
         self.says(path, body.into_bytes()).await.0
     }
@@ -93,14 +131,28 @@ impl Caller<'_> {
     /// Everything that comes before the message at hand.
     async fn enroll(&self, sender: &Sender) {
         let id = sender.device.as_str();
-        let key = if sender.as_device().kind == schema::ChannelKind::Device { "UDID" } else { "EnrollmentID" };
+        let key = if sender.as_device().kind == schema::ChannelKind::Device {
+            "UDID"
+        } else {
+            "EnrollmentID"
+        };
         let topic = ("Topic", "com.apple.mgmt.External.x");
         let authenticate = [("MessageType", "Authenticate"), (key, id), topic];
         assert_eq!(self.says_keys(CHECKIN, &authenticate).await, 200);
-        let update = [("MessageType", "TokenUpdate"), (key, id), topic, ("Token", "AQID"), ("PushMagic", "m")];
+        let update = [
+            ("MessageType", "TokenUpdate"),
+            (key, id),
+            topic,
+            ("Token", "AQID"),
+            ("PushMagic", "m"),
+        ];
         assert_eq!(self.says_keys(CHECKIN, &update).await, 200);
         if let Some(user) = sender.channel.user_part() {
-            let key = if key == "UDID" { "UserID" } else { "EnrollmentUserID" };
+            let key = if key == "UDID" {
+                "UserID"
+            } else {
+                "EnrollmentUserID"
+            };
             let update = [&update[..], &[(key, user)]].concat();
             assert_eq!(self.says_keys(CHECKIN, &update).await, 200);
         }
@@ -116,24 +168,47 @@ async fn check_ins_of_real_devices_get_their_documented_answers() {
     let mut house = House::start().await;
     for vector in vectors(&["checkin"]) {
         if vector.is_malformed() {
-            let caller = Caller { house: &house, identity: house.ca.issue("m").unwrap() };
-            assert_eq!(caller.says(CHECKIN, vector.body()).await.0, 400, "{}", vector.name);
+            let caller = Caller {
+                house: &house,
+                identity: house.ca.issue("m").unwrap(),
+            };
+            assert_eq!(
+                caller.says(CHECKIN, vector.body()).await.0,
+                400,
+                "{}",
+                vector.name
+            );
             continue;
         }
         vector.check_facts();
-        let CheckIn { sender, message } = checkin::parse(&vector.body()).unwrap_or_else(|error| panic!("{}: {error}", vector.name));
+        let CheckIn { sender, message } = checkin::parse(&vector.body())
+            .unwrap_or_else(|error| panic!("{}: {error}", vector.name));
         if !seen.insert(sender.device.clone()) {
             house = House::start().await;
             seen = HashSet::from([sender.device.clone()]);
         }
-        let caller = Caller { house: &house, identity: house.ca.issue("a real device").unwrap() };
+        let caller = Caller {
+            house: &house,
+            identity: house.ca.issue("a real device").unwrap(),
+        };
         if !matches!(message, Message::Authenticate { .. }) {
             caller.enroll(&sender.as_device()).await;
         }
         let (status, body) = caller.says(CHECKIN, vector.body()).await;
-        let expected = if matches!(message, Message::UserAuthenticate { .. }) { 410 } else { 200 };
-        assert_eq!((status.as_u16(), body.len()), (expected, 0), "{}", vector.name);
-        let (_, shown) = house.get(&format!("/api/v1/devices/{}", sender.device)).await;
+        let expected = if matches!(message, Message::UserAuthenticate { .. }) {
+            410
+        } else {
+            200
+        };
+        assert_eq!(
+            (status.as_u16(), body.len()),
+            (expected, 0),
+            "{}",
+            vector.name
+        );
+        let (_, shown) = house
+            .get(&format!("/api/v1/devices/{}", sender.device))
+            .await;
         let state = match message {
             Message::Authenticate { .. } => "pending",
             Message::CheckOut => "checked_out",
@@ -155,17 +230,26 @@ async fn results_of_real_devices_close_their_commands_and_are_kept_as_sent() {
         }
         let told = report::parse(&body).unwrap_or_else(|error| panic!("{}: {error}", vector.name));
         let uuid = told.uuid.as_ref().map(ToString::to_string);
-        let fresh = devices.insert(told.sender.device.clone()) & uuid.iter().all(|uuid| uuids.insert(uuid.clone()));
+        let fresh = devices.insert(told.sender.device.clone())
+            & uuid.iter().all(|uuid| uuids.insert(uuid.clone()));
         if !fresh {
             house = House::start().await;
             devices = HashSet::from([told.sender.device.clone()]);
             uuids = uuid.iter().cloned().collect();
         }
-        let caller = Caller { house: &house, identity: house.ca.issue("a real device").unwrap() };
+        let caller = Caller {
+            house: &house,
+            identity: house.ca.issue("a real device").unwrap(),
+        };
         caller.enroll(&told.sender).await;
         let id = told.sender.channel.to_string();
         let Some(uuid) = uuid else {
-            assert_eq!(caller.says(CONNECT, body).await, (StatusCode::OK, vec![]), "{}", vector.name);
+            assert_eq!(
+                caller.says(CONNECT, body).await,
+                (StatusCode::OK, vec![]),
+                "{}",
+                vector.name
+            );
             continue;
         };
         let command = format!(
@@ -175,7 +259,12 @@ async fn results_of_real_devices_close_their_commands_and_are_kept_as_sent() {
         let order = json!({"targets": {"ids": [id]}, "command_plist": STANDARD.encode(&command), "wake": false});
         let (status, queued) = house.post("/api/v1/commands", &order).await;
         assert_eq!(status, 202, "{}: {queued}", vector.name);
-        assert_eq!(caller.says(CONNECT, body.clone()).await, (StatusCode::OK, vec![]), "{}", vector.name);
+        assert_eq!(
+            caller.says(CONNECT, body.clone()).await,
+            (StatusCode::OK, vec![]),
+            "{}",
+            vector.name
+        );
 
         let state = match told.status {
             Status::Acknowledged => "acknowledged",
@@ -185,11 +274,26 @@ async fn results_of_real_devices_close_their_commands_and_are_kept_as_sent() {
         };
         assert_eq!(house.state(&id, &uuid).await, state, "{}", vector.name);
         let path = format!("/api/v1/devices/{id}/commands/{uuid}/result");
-        let kept = house.admin(Method::GET, &path).header("Accept", "application/xml").send().await.unwrap();
-        assert_eq!(kept.bytes().await.unwrap(), body, "{}: kept byte by byte", vector.name);
+        let kept = house
+            .admin(Method::GET, &path)
+            .header("Accept", "application/xml")
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(
+            kept.bytes().await.unwrap(),
+            body,
+            "{}: kept byte by byte",
+            vector.name
+        );
         let (_, rendered) = house.get(&path).await;
         check_errors(&vector, &rendered);
-        assert_eq!(rendered["report"].is_null(), vector.is_malformed(), "{}", vector.name);
+        assert_eq!(
+            rendered["report"].is_null(),
+            vector.is_malformed(),
+            "{}",
+            vector.name
+        );
     }
 }
 
@@ -198,23 +302,44 @@ fn check_errors(vector: &Vector, rendered: &Value) {
         return;
     };
     let items: Vec<ErrorItem> = serde_json::from_value(rendered["error_chain"].clone()).unwrap();
-    let told: Vec<_> = items.iter().map(|item| format!("{}:{}", item.domain, item.code)).collect();
-    assert_eq!(told.join(","), chain.split(' ').next().unwrap(), "{}", vector.name);
+    let told: Vec<_> = items
+        .iter()
+        .map(|item| format!("{}:{}", item.domain, item.code))
+        .collect();
+    assert_eq!(
+        told.join(","),
+        chain.split(' ').next().unwrap(),
+        "{}",
+        vector.name
+    );
 }
 
 #[actix_web::test]
 async fn odd_plists_are_read_or_refused_and_never_crash() {
     let house = House::start().await;
-    let caller = Caller { house: &house, identity: house.ca.issue("odd").unwrap() };
+    let caller = Caller {
+        house: &house,
+        identity: house.ca.issue("odd").unwrap(),
+    };
     for vector in vectors(&["plist-edge"]) {
         let parsed = xml::parse(&vector.body());
         if vector.expected.contains("must be refused") {
             assert!(parsed.is_err(), "{}", vector.name);
         }
         if let Ok(parsed) = parsed {
-            assert_eq!(parsed.get("key").and_then(|value| value.as_string()), Some("val"), "{}", vector.name);
+            assert_eq!(
+                parsed.get("key").and_then(|value| value.as_string()),
+                Some("val"),
+                "{}",
+                vector.name
+            );
         }
-        assert_eq!(caller.says(CHECKIN, vector.body()).await.0, 400, "{}", vector.name);
+        assert_eq!(
+            caller.says(CHECKIN, vector.body()).await.0,
+            400,
+            "{}",
+            vector.name
+        );
     }
 }
 
@@ -223,7 +348,9 @@ async fn certificates_that_are_not_for_mdm_are_refused() {
     let house = House::start().await;
     for vector in vectors(&["push-cert"]) {
         let pem = String::from_utf8(vector.body()).unwrap();
-        let (status, problem) = house.put("/api/v1/push-certificates", &json!({ "pem": pem })).await;
+        let (status, problem) = house
+            .put("/api/v1/push-certificates", &json!({ "pem": pem }))
+            .await;
         assert_eq!(status, 422, "{}: {problem}", vector.name);
         assert_eq!(problem["errors"][0]["pointer"], "/pem");
     }
@@ -238,6 +365,8 @@ async fn a_real_signature_of_a_ca_we_do_not_know_is_a_plain_403() {
     }
     pair.sort_by_key(|vector| vector.name.contains("header"));
     let (body, signature) = (pair[0].body(), String::from_utf8(pair[1].body()).unwrap());
-    let request = house.device(Method::PUT, CONNECT).header("Mdm-Signature", signature.replace(['\n', '\r'], ""));
+    let request = house
+        .device(Method::PUT, CONNECT)
+        .header("Mdm-Signature", signature.replace(['\n', '\r'], ""));
     assert_eq!(request.body(body).send().await.unwrap().status(), 403);
 }

@@ -1,5 +1,4 @@
 //! A fake APNs for the tests: real TLS, real HTTP/2, answers on order.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::convert::Infallible;
 use std::pin::Pin;

@@ -1,5 +1,4 @@
 //! Certificates for the fake APNs and its clients.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::sync::{Arc, LazyLock};
 

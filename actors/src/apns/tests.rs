@@ -1,5 +1,3 @@
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 use std::future::Future;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;

@@ -1,6 +1,5 @@
 //! How many pushes go out in a second, printed, never asserted:
 //! `cargo test --release throughput -- --nocapture`.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::sync::mpsc;
 use std::time::{Duration, Instant};

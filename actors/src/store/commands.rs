@@ -10,7 +10,7 @@ use schema::{ChannelNo, Seq, UnixMillis};
 use super::StoreError;
 use super::batch::{Batch, targets, uuid_key};
 use super::guard::Moment;
-use super::operations::{Cancel, CancelOutcome, Enqueued, NewCommand};
+use super::operations::{Cancel, CancelOutcome, Enqueued, Idempotency, NewCommand};
 use super::tables::{
     COMMAND_BY_UUID, COMMAND_COUNT, CommandRecord, CommandRow, EXPIRY, IDEMPOTENCY, IdempotencyRow,
     QueueRow, decode, encode,
@@ -109,7 +109,7 @@ impl Batch<'_> {
         self.transaction
             .open_table(COMMAND_COUNT)?
             .insert(seq.0, encode(&counts)?.as_slice())?;
-        if let Some((key, request)) = command.idempotency {
+        if let Some(Idempotency { key, request }) = command.idempotency {
             let row = IdempotencyRow {
                 request,
                 seq,
@@ -146,7 +146,7 @@ impl Batch<'_> {
 
     /// The outcome of the same request, when it came before.
     fn earlier(&self, command: &NewCommand) -> Result<Option<Enqueued>, StoreError> {
-        let Some((key, request)) = command.idempotency else {
+        let Some(Idempotency { key, request }) = command.idempotency else {
             return Ok(None);
         };
         let table = self.transaction.open_table(IDEMPOTENCY)?;

@@ -40,7 +40,7 @@ pub use guard::GuardLimits;
 pub use history::{ChannelCommand, Happening, StoredReport};
 pub use open::StoreOptions;
 pub use operations::{
-    Cancel, CancelOutcome, CheckedIn, Effect, Enqueued, Identity, NewCommand, Reported,
+    Cancel, CancelOutcome, CheckedIn, Effect, Enqueued, Idempotency, Identity, NewCommand, Reported,
 };
 pub use pending::HandOut;
 pub use read::CommandSummary;

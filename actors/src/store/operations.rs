@@ -93,8 +93,17 @@ pub struct NewCommand {
     pub principal: String,
     /// Why, where a reason is required.
     pub reason: String,
-    /// Hashes of the idempotency key and of the request it came with.
-    pub idempotency: Option<([u8; 32], [u8; 32])>,
+    /// Under which idempotency key.
+    pub idempotency: Option<Idempotency>,
+}
+
+/// An idempotency key with the request it came with, both hashed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Idempotency {
+    /// SHA-256 of principal and key.
+    pub key: [u8; 32],
+    /// SHA-256 of the request.
+    pub request: [u8; 32],
 }
 
 /// What queueing did.

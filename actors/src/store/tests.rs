@@ -447,7 +447,10 @@ async fn the_same_request_is_queued_once_and_another_under_its_key_is_refused() 
     let desk = Desk::new();
     let channel = desk.enroll("D").await.channel.no;
     let with_key = |uuid: &str, request: u8| NewCommand {
-        idempotency: Some(([1; 32], [request; 32])),
+        idempotency: Some(Idempotency {
+            key: [1; 32],
+            request: [request; 32],
+        }),
         ..desk.command(uuid, &[channel])
     };
     let first = desk.store.enqueue(with_key("a", 1)).await.unwrap();

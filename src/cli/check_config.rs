@@ -1,0 +1,198 @@
+//! `check-config`: whether the server would start with this configuration.
+//!
+//! Loads it as `serve` does, then looks at every file it names. Changes nothing; whether
+//! ports are free and the store is sound is for the start itself to say.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use openssl::x509::X509;
+
+use super::output::{facts, plain};
+use crate::config::Config;
+use crate::identity::IdentityVerifier;
+
+/// Checks the configuration and says what is wrong, all of it.
+pub(super) fn run(file: Option<&Path>) -> anyhow::Result<()> {
+    let config = Config::load(file).context("configuration")?;
+    let wrong = faults(&config);
+    for fault in &wrong {
+        eprintln!("{}", plain(fault));
+    }
+    if !wrong.is_empty() {
+        bail!("configuration: {} wrong", things(wrong.len()));
+    }
+    for note in notes(&config) {
+        eprintln!("note: {note}");
+    }
+    facts(vec![
+        ("configuration", "fine".to_owned()),
+        ("device.listen", config.device.listen.to_string()),
+        ("admin.listen", config.admin.listen.to_string()),
+        ("store.path", absolute(&config.store.path)),
+    ])?;
+    Ok(())
+}
+
+fn faults(config: &Config) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let mut check = |key: &str, outcome: Result<(), String>| {
+        if let Err(why) = outcome {
+            wrong.push(format!("{key}: {why}"));
+        }
+    };
+    for file in &config.device.extra_ca_files {
+        check("device.extra_ca_files", authority(file));
+    }
+    if !config.apns.root_file.as_os_str().is_empty() {
+        check("apns.root_file", certificates(&config.apns.root_file));
+    }
+    check("compat.nanomdm_api_key_file", nanomdm_key(config));
+    check("store.path", data_directory(&config.store.path));
+    check("store.seal_key_file", seal_key(config));
+    if config.device.listen == config.admin.listen && config.device.listen.port() != 0 {
+        check(
+            "admin.listen",
+            Err("is the same as device.listen".to_owned()),
+        );
+    }
+    wrong
+}
+
+/// What works, but deserves a thought.
+fn notes(config: &Config) -> Vec<&'static str> {
+    let mut notes = Vec::new();
+    if !config.admin.listen.ip().is_loopback() {
+        notes.push("admin.listen is not loopback: tokens cross the network in plain HTTP");
+    }
+    if config.device.public_url.is_empty() {
+        notes.push("device.public_url is empty: the server does not know its own URL");
+    }
+    if config.device.trusted_proxies.is_empty() {
+        notes.push("device.trusted_proxies is empty: only devices that sign messages are served");
+    }
+    notes
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, String> {
+    fs::read(file).map_err(|why| format!("{}: {why}", file.display()))
+}
+
+fn certificates(file: &Path) -> Result<(), String> {
+    match X509::stack_from_pem(&read(file)?) {
+        Ok(found) if !found.is_empty() => Ok(()),
+        _ => Err(format!("{}: holds no certificate in PEM", file.display())),
+    }
+}
+
+/// A CA file as the server reads it.
+fn authority(file: &Path) -> Result<(), String> {
+    certificates(file)?;
+    IdentityVerifier::new(&[], &[read(file)?], Vec::new(), None)
+        .map(drop)
+        .map_err(|why| format!("{}: {why}", file.display()))
+}
+
+fn nanomdm_key(config: &Config) -> Result<(), String> {
+    let key = config.nanomdm_api_key().map_err(|why| why.to_string())?;
+    if key.is_none() && !config.compat.nanomdm_api_key_file.as_os_str().is_empty() {
+        return Err("the file is empty".to_owned());
+    }
+    Ok(())
+}
+
+fn data_directory(path: &Path) -> Result<(), String> {
+    match fs::metadata(path) {
+        Ok(found) if !found.is_dir() => Err(format!("{}: is not a directory", path.display())),
+        Ok(_) => fs::read_dir(path)
+            .map(drop)
+            .map_err(|why| format!("{}: {why}", path.display())),
+        // The first start makes it, with its parents.
+        Err(why) if why.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(why) => Err(format!("{}: {why}", path.display())),
+    }
+}
+
+/// The key must be there when the store is; before that the first start makes it.
+fn seal_key(config: &Config) -> Result<(), String> {
+    let path = &config.store.path;
+    let file = match &config.store.seal_key_file {
+        file if file.as_os_str().is_empty() => path.join("seal.key"),
+        file => file.clone(),
+    };
+    if file.exists() {
+        return match read(&file)?.len() {
+            32 => Ok(()),
+            _ => Err(format!("{}: must hold 32 bytes", file.display())),
+        };
+    }
+    if path.join("reveille.redb").exists() {
+        return Err(format!(
+            "{}: is missing, but the store needs it",
+            file.display()
+        ));
+    }
+    let parent = file
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    match parent {
+        Some(parent) if parent != path && !parent.is_dir() => {
+            Err(format!("{}: its directory is missing", file.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn absolute(path: &Path) -> String {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    path.display().to_string()
+}
+
+fn things(count: usize) -> String {
+    match count {
+        1 => "1 thing is".to_owned(),
+        count => format!("{count} things are"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_fine_before_the_first_start() {
+        let mut config = Config::default();
+        config.store.path = "/nowhere/reveille".into();
+        assert_eq!(faults(&config), Vec::<String>::new());
+    }
+
+    #[test]
+    fn every_fault_is_named_by_its_key() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("not.pem");
+        fs::write(&file, "hello").unwrap();
+        fs::write(directory.path().join("reveille.redb"), "").unwrap();
+        let mut config = Config::default();
+        config.device.extra_ca_files = vec![file.clone(), "/nowhere.pem".into()];
+        config.apns.root_file = file;
+        config.compat.nanomdm_api_key_file = "/nowhere.key".into();
+        config.store.path = directory.path().to_owned();
+        config.admin.listen = config.device.listen;
+        let keys: Vec<_> = faults(&config)
+            .iter()
+            .map(|fault| fault.split_once(':').unwrap().0.to_owned())
+            .collect();
+        assert_eq!(
+            keys,
+            [
+                "device.extra_ca_files",
+                "device.extra_ca_files",
+                "apns.root_file",
+                "compat.nanomdm_api_key_file",
+                "store.seal_key_file",
+                "admin.listen",
+            ]
+        );
+    }
+}

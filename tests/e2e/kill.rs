@@ -1,0 +1,271 @@
+//! kill -9 of the real binary under load, again and again: every command acknowledged
+//! to the API and every result acknowledged to a device is there afterwards, each
+//! effect once.
+//!
+//! `REVEILLE_KILLS=100 cargo test --release --test e2e kill` is the long campaign.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use sim::{Channel, Client, Device, DeviceCa, Proof, Target};
+
+use crate::house::{TOPIC, answer, id_of};
+
+/// The server as a process of its own.
+struct Server {
+    child: Child,
+    devices: String,
+    admin: String,
+    answered_in: Duration,
+}
+
+impl Server {
+    fn start(directory: &Path) -> Self {
+        let began = Instant::now();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_reveille"))
+            .args(["--config", "config.toml", "serve"])
+            .current_dir(directory)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut url = |name: &str| loop {
+            let line = lines
+                .next()
+                .expect("the server ended before it listened")
+                .unwrap();
+            if line.starts_with(name) {
+                return line.split_whitespace().nth(1).unwrap().to_owned();
+            }
+        };
+        let (devices, admin) = (url("devices"), url("admin"));
+        // Nobody reads on; a full pipe must not stop it.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self {
+            child,
+            devices,
+            admin,
+            answered_in: began.elapsed(),
+        }
+    }
+
+    fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+/// What was acknowledged to somebody, and what the server must therefore know.
+#[derive(Default)]
+struct Promises {
+    queued: BTreeMap<String, String>,
+    reported: BTreeSet<(String, String)>,
+    broken: Vec<String>,
+}
+
+#[actix_web::test]
+async fn nothing_acknowledged_is_lost_and_nothing_happens_twice() {
+    let rounds: usize = std::env::var("REVEILLE_KILLS")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(5);
+    let directory = tempfile::tempdir().unwrap();
+    let ca = DeviceCa::quick().unwrap();
+    std::fs::write(directory.path().join("ca.pem"), ca.pem()).unwrap();
+    std::fs::write(
+        directory.path().join("config.toml"),
+        "[device]\nlisten = \"127.0.0.1:0\"\nextra_ca_files = [\"ca.pem\"]\n\
+         trusted_proxies = [\"127.0.0.1/32\"]\nclient_cert_header = \"Client-Cert\"\n\
+         [admin]\nlisten = \"127.0.0.1:0\"\n[store]\nreserve_mb = 0\n[log]\nlevel = \"warn\"\n",
+    )
+    .unwrap();
+    let devices: Vec<_> = (0..DEVICES)
+        .map(|_| Arc::new(Device::new(&ca, TOPIC).unwrap()))
+        .collect();
+    let promises = Arc::new(Mutex::new(Promises::default()));
+
+    let mut server = Server::start(directory.path());
+    let token = std::fs::read_to_string(directory.path().join("data/admin.token")).unwrap();
+    for device in &devices {
+        sim::enroll(device, &mut line(&server)).await.unwrap();
+    }
+    let mut slowest = Duration::ZERO;
+    for round in 0..rounds {
+        let mut load = Vec::new();
+        for device in &devices {
+            load.push(actix_web::rt::spawn(poll(
+                device.clone(),
+                line(&server),
+                promises.clone(),
+            )));
+        }
+        for n in 0..4 {
+            let ids = devices.iter().map(|device| id_of(device)).collect();
+            load.push(actix_web::rt::spawn(order(
+                server.admin.clone(),
+                token.clone(),
+                ids,
+                round * 4 + n,
+                promises.clone(),
+            )));
+        }
+        tokio::time::sleep(Duration::from_millis(150 + (round as u64 * 97) % 400)).await;
+        server.kill();
+        for task in load {
+            task.await.unwrap();
+        }
+        server = Server::start(directory.path());
+        slowest = slowest.max(server.answered_in);
+        check(&server, &token, &promises).await;
+    }
+    drain(&server, &devices, &promises).await;
+    finish(&server, &token, &promises).await;
+    let promises = promises.lock().unwrap();
+    println!(
+        "{rounds} kills: {} commands and {} results acknowledged, none lost; slowest start to first answer {:.0} ms",
+        promises.queued.len(),
+        promises.reported.len(),
+        slowest.as_secs_f64() * 1000.0
+    );
+    assert!(
+        promises.queued.len() > rounds * 10,
+        "too little load to mean anything"
+    );
+    server.kill();
+}
+
+fn line(server: &Server) -> Client {
+    Client::new(Arc::new(
+        Target::new(&server.devices, Proof::Header).unwrap(),
+    ))
+}
+
+/// A device that polls and reports until its line breaks.
+async fn poll(device: Arc<Device>, mut client: Client, promises: Arc<Mutex<Promises>>) {
+    let id = id_of(&device);
+    let mut body = device.idle(Channel::Device);
+    let mut reporting = None;
+    while let Ok(reply) = client.report(&device.identity, body).await {
+        if reply.status != 200 {
+            let status = reply.status.as_u16();
+            if status != 503 {
+                promises
+                    .lock()
+                    .unwrap()
+                    .broken
+                    .push(format!("{id} was answered {status}"));
+            }
+            return;
+        }
+        if let Some(uuid) = reporting.take() {
+            promises.lock().unwrap().reported.insert((id.clone(), uuid));
+        }
+        body = match sim::Command::parse(&reply.body).unwrap() {
+            None => device.idle(Channel::Device),
+            Some(command) => {
+                let answer = sim::answer(&device, &command, 1000);
+                let report = device.report(Channel::Device, &command.uuid, &answer, 1000);
+                reporting = Some(command.uuid);
+                report
+            }
+        };
+    }
+}
+
+/// An admin who queues commands until the line breaks.
+async fn order(
+    admin: String,
+    token: String,
+    ids: Vec<String>,
+    salt: usize,
+    promises: Arc<Mutex<Promises>>,
+) {
+    let client = reqwest::Client::new();
+    for n in salt.. {
+        let id = &ids[n % ids.len()];
+        let order = json!({"targets": {"ids": [id]}, "command": {"request_type": "ProfileList"}, "wake": false});
+        let request = client
+            .post(format!("{admin}/api/v1/commands"))
+            .bearer_auth(&token)
+            .json(&order);
+        let Ok(response) = request.send().await else {
+            return;
+        };
+        let status = response.status();
+        let Ok(queued) = response.json::<Value>().await else {
+            return;
+        };
+        if status == 202 {
+            let uuid = queued["command_uuid"].as_str().unwrap().to_owned();
+            promises.lock().unwrap().queued.insert(uuid, id.clone());
+        }
+    }
+}
+
+/// What was promised before the kill is there after it.
+async fn check(server: &Server, token: &str, promises: &Mutex<Promises>) {
+    let (queued, reported) = {
+        let promises = promises.lock().unwrap();
+        assert_eq!(promises.broken, [""; 0]);
+        (promises.queued.clone(), promises.reported.clone())
+    };
+    for (uuid, id) in &queued {
+        let counts = counts(server, token, uuid).await;
+        let states: Vec<_> = counts.iter().filter(|(_, n)| **n != 0).collect();
+        assert_eq!(states.len(), 1, "{uuid}: {counts:?}");
+        if reported.contains(&(id.clone(), uuid.clone())) {
+            assert_eq!(counts["acknowledged"], 1, "a lost result: {uuid} of {id}");
+        }
+    }
+}
+
+/// Every device polls until nothing is left.
+async fn drain(server: &Server, devices: &[Arc<Device>], promises: &Arc<Mutex<Promises>>) {
+    for device in devices {
+        let mut client = line(server);
+        let mut mood = sim::Behaviour::default().mood(device);
+        let session = sim::poll_session(device, Channel::Device, &mut client, &mut mood).await;
+        let session = session.completed().unwrap();
+        let id = id_of(device);
+        let mut promises = promises.lock().unwrap();
+        for step in session.steps {
+            let again = promises.reported.contains(&(id.clone(), step.uuid.clone()));
+            assert!(
+                !again,
+                "{} was handed out again after its result was acknowledged",
+                step.uuid
+            );
+            promises.reported.insert((id.clone(), step.uuid));
+        }
+    }
+}
+
+async fn finish(server: &Server, token: &str, promises: &Mutex<Promises>) {
+    let queued: Vec<_> = promises.lock().unwrap().queued.keys().cloned().collect();
+    for uuid in queued {
+        let counts = counts(server, token, &uuid).await;
+        assert_eq!(
+            (counts["acknowledged"], counts.values().sum::<u64>()),
+            (1, 1),
+            "{uuid}: {counts:?}"
+        );
+    }
+}
+
+async fn counts(server: &Server, token: &str, uuid: &str) -> BTreeMap<String, u64> {
+    let client = reqwest::Client::new();
+    let request = client
+        .get(format!("{}/api/v1/commands/{uuid}", server.admin))
+        .bearer_auth(token);
+    let (status, standing) = answer(request).await;
+    assert_eq!(status, 200, "a lost command: {uuid}: {standing}");
+    serde_json::from_value(standing["counts"].clone()).unwrap()
+}
+
+const DEVICES: usize = 20;
