@@ -16,7 +16,7 @@ pub struct LoadOptions {
     #[arg(value_enum)]
     pub scenario: Scenario,
     /// The server's device door, plain http on loopback.
-    #[arg(long, default_value = "http://127.0.0.1:8080")]
+    #[arg(long, default_value = "http://127.0.0.1:8443")]
     pub url: String,
     /// The server's admin door: to queue commands (cycle) and to read metrics.
     #[arg(long)]
