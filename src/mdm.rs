@@ -10,7 +10,7 @@ use actix_web::{HttpRequest, HttpResponse, ResponseError as _, web};
 use actors::admission::{Permit, Weight};
 use actors::device::{Answer, CheckedIn, Presented, Reported};
 use actors::registry::Opens;
-use actors::store::Identity;
+use actors::store::{Identity, Packed};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use schema::Leaf;
@@ -121,7 +121,8 @@ async fn report_in(
     app: &App,
     held: Option<Permit>,
 ) -> Result<HttpResponse, DeviceError> {
-    let report = match report::parse(&raw) {
+    let (parsed, packed) = parse(&raw).await?;
+    let report = match parsed {
         Ok(report) => report,
         Err(misread) => unreadable(identity, &raw, app, misread)?,
     };
@@ -143,6 +144,7 @@ async fn report_in(
         report,
         presented: presented(identity),
         raw,
+        packed,
         held: None,
     };
     for _ in 0..HELD_AT_MOST {
@@ -168,6 +170,16 @@ async fn report_in(
         });
     }
     Ok(HttpResponse::Ok().finish())
+}
+
+/// Reads a report; a large one off the workers, and packed for the store there too.
+async fn parse(raw: &Bytes) -> Result<(Result<Report, Misread>, Option<Packed>), DeviceError> {
+    if raw.len() <= SHORT {
+        return Ok((report::parse(raw), None));
+    }
+    let raw = raw.clone();
+    let work = web::block(move || (report::parse(&raw), Some(Packed::of(&raw))));
+    work.await.map_err(|_| DeviceError::Overloaded)
 }
 
 /// A report from a bound identity is never refused for its content: the device would

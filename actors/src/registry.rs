@@ -234,3 +234,6 @@ impl Registry {
 
 const ATTEMPTS: usize = 3;
 const PANICS_ALLOWED: u8 = 3;
+
+#[cfg(test)]
+mod tests;

@@ -10,5 +10,6 @@ mod compat_nanomdm;
 mod device_door;
 mod hardening;
 mod kill;
+mod pushes;
 mod restart;
 mod vectors;

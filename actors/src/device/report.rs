@@ -12,7 +12,7 @@ use schema::{ChannelNo, Seq, UnixMillis};
 
 use super::{DeviceActor, Durable, Presented, Raw, durable};
 use crate::Fault;
-use crate::store::{self, HandOut, Ticket};
+use crate::store::{self, HandOut, Packed, Ticket};
 
 /// A report that came through the door.
 #[derive(Clone, Debug, Message)]
@@ -24,6 +24,8 @@ pub struct Reported {
     pub presented: Presented,
     /// The body.
     pub raw: Raw,
+    /// The body packed, when it is a large one and the door had that done elsewhere.
+    pub packed: Option<Packed>,
     /// A destructive command the writer has just not let out: passed over this time.
     pub held: Option<Seq>,
 }
@@ -89,7 +91,7 @@ impl DeviceActor {
         let checked_in = store::CheckedIn {
             channel,
             message: "Renewed",
-            body: store.seal_body(channel, b"")?,
+            body: store.seal_body(channel, &Packed::of(b""))?,
             body_hash: None,
             identity: said.presented.identity.clone(),
             secrets: Vec::new(),
@@ -123,13 +125,14 @@ impl DeviceActor {
             return Ok(());
         };
         let epoch = self.enrollment.as_ref().map_or(Seq(0), |e| e.epoch);
+        let packed = || said.packed.clone().unwrap_or_else(|| Packed::of(&said.raw));
         let (errors, body) = match report.status {
             Status::NotNow => (Vec::new(), None),
             Status::Error | Status::CommandFormatError => (
                 error_chain(&said.raw),
-                Some(store.seal_body(channel, &said.raw)?),
+                Some(store.seal_body(channel, &packed())?),
             ),
-            _ => (Vec::new(), Some(store.seal_body(channel, &said.raw)?)),
+            _ => (Vec::new(), Some(store.seal_body(channel, &packed())?)),
         };
         let ticket = store.report(store::Reported {
             channel,

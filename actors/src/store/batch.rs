@@ -36,7 +36,7 @@ pub(super) struct Batch<'t> {
     pub(super) queue: Table<'t, (u32, u64), u64>,
     pub(super) command: Table<'t, u64, &'static [u8]>,
     pub(super) outcome: Outcome,
-    segments: &'t mut SegmentWriter,
+    pub(super) segments: &'t mut SegmentWriter,
 }
 
 /// What a batch changed, to be published after its commit.

@@ -44,6 +44,7 @@ pub use operations::{
 };
 pub use pending::HandOut;
 pub use read::CommandSummary;
+pub use seal::Packed;
 pub use tables::{
     Annotation, AuditEntry, Body, BodyAddress, CertificateRecord, CommandRecord, Entry, TokenRecord,
 };
@@ -303,8 +304,10 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Broken`] when sealing fails.
-    pub fn seal_body(&self, channel: ChannelNo, plain: &[u8]) -> Result<Vec<u8>, StoreError> {
-        self.inner.sealer.seal(Place::Journal(channel.0), plain)
+    pub fn seal_body(&self, channel: ChannelNo, body: &Packed) -> Result<Vec<u8>, StoreError> {
+        self.inner
+            .sealer
+            .seal_packed(Place::Journal(channel.0), body)
     }
 
     /// Seals a secret of a device.

@@ -39,6 +39,8 @@ pub struct StoreOptions {
     pub cache_bytes: usize,
     /// Writes are refused when the disk has fewer bytes left.
     pub reserve_bytes: u64,
+    /// Bytes that report bodies over 1 KiB may hold on the disk; the oldest go first.
+    pub body_budget_bytes: u64,
     /// Limits on destructive commands.
     pub guard: GuardLimits,
 }
@@ -52,6 +54,7 @@ impl StoreOptions {
             seal_key_file: None,
             cache_bytes: 64 << 20,
             reserve_bytes: 256 << 20,
+            body_budget_bytes: 4096 << 20,
             guard: GuardLimits::default(),
         }
     }
@@ -129,6 +132,7 @@ impl Store {
             operations: receiver,
             segments,
             directory: segments_in.clone(),
+            body_budget: options.body_budget_bytes,
             numbers,
             guard,
         };

@@ -21,12 +21,13 @@ impl Batch<'_> {
         &mut self,
         before: UnixMillis,
         directory: &Path,
+        budget: u64,
     ) -> Result<usize, StoreError> {
         self.fold()?;
         let mut gone = self.retain_journal(before)?;
         gone += self.retain_commands(before)?;
         gone += self.retain_idempotency()?;
-        self.retain_segments(before, directory)?;
+        self.retain_segments(before, directory, budget)?;
         if gone > 0 {
             self.outcome.dirty = true;
         }
@@ -101,15 +102,26 @@ impl Batch<'_> {
         Ok(gone)
     }
 
-    /// Unlinks the segments that hold nothing younger; what still names them is as old.
-    fn retain_segments(&mut self, before: UnixMillis, directory: &Path) -> Result<(), StoreError> {
+    /// Unlinks the segments that hold nothing younger, then the oldest until the rest
+    /// fits the budget. Reports that name one show without their body.
+    fn retain_segments(
+        &mut self,
+        before: UnixMillis,
+        directory: &Path,
+        budget: u64,
+    ) -> Result<(), StoreError> {
+        let sizes = segments::sizes(directory)?;
+        let mut held: u64 = sizes.values().sum();
         let mut table = self.transaction.open_table(SEGMENT)?;
         let mut old = Vec::new();
         for row in table.iter()? {
             let (number, newest) = row?;
-            if UnixMillis::from_minutes(newest.value().saturating_add(1)) >= before {
+            let young = UnixMillis::from_minutes(newest.value().saturating_add(1)) >= before;
+            let being_written = number.value() >= self.segments.current();
+            if being_written || (young && held <= budget) {
                 break;
             }
+            held -= sizes.get(&number.value()).copied().unwrap_or(0).min(held);
             old.push(number.value());
         }
         for number in &old {

@@ -97,7 +97,10 @@ impl Desk {
             )
         });
         let secrets = secrets.collect();
-        let body = self.store.seal_body(channel, b"checkin").unwrap();
+        let body = self
+            .store
+            .seal_body(channel, &Packed::of(b"checkin"))
+            .unwrap();
         let identity = Identity {
             leaf,
             not_after: 0,
@@ -156,7 +159,7 @@ async fn report(
             seq: None,
             status,
             errors: Vec::new(),
-            body: Some(store.seal_body(channel, body).unwrap()),
+            body: Some(store.seal_body(channel, &Packed::of(body)).unwrap()),
         })
         .unwrap();
     store.redeem(ticket).await.unwrap()

@@ -52,6 +52,8 @@ pub(super) struct Writer {
     pub(super) operations: mpsc::Receiver<Operation>,
     pub(super) segments: SegmentWriter,
     pub(super) directory: PathBuf,
+    /// Bytes the segment files may hold.
+    pub(super) body_budget: u64,
     pub(super) numbers: Numbers,
     pub(super) guard: Guard,
 }
@@ -145,7 +147,7 @@ impl Writer {
                     answers.push(answer(reply, refused(batch.expire(now))?));
                 }
                 Operation::Retain(before, reply) => {
-                    let outcome = batch.retain(before, &self.directory);
+                    let outcome = batch.retain(before, &self.directory, self.body_budget);
                     answers.push(answer(reply, refused(outcome)?));
                 }
             }
