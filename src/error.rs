@@ -28,6 +28,9 @@ pub enum DeviceError {
     /// What the floors below say.
     #[error(transparent)]
     Fault(#[from] Fault),
+    /// An unreadable report under an identity that is bound to nothing.
+    #[error("the identity certificate is bound to no enrollment")]
+    Unbound,
     /// Too much is going on.
     #[error("overloaded")]
     Overloaded,
@@ -69,6 +72,7 @@ impl DeviceError {
                 Fault::Quarantined(_) => "quarantined",
                 Fault::Stopping => "stopping",
             },
+            Self::Unbound => "unknown_enrollment",
             Self::Overloaded => "overloaded",
             Self::TooLong(_) => "too_long",
             Self::TooSlow => "too_slow",
@@ -81,7 +85,7 @@ impl DeviceError {
 impl ResponseError for DeviceError {
     fn status_code(&self) -> StatusCode {
         match self {
-            Self::Identity(_) => StatusCode::FORBIDDEN,
+            Self::Identity(_) | Self::Unbound => StatusCode::FORBIDDEN,
             Self::Misread(_) | Self::Incomplete => StatusCode::BAD_REQUEST,
             Self::Fault(fault) => match fault {
                 Fault::Misbehaved(Misbehaved::NoTokenService | Misbehaved::UnknownEndpoint) => {

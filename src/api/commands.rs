@@ -79,7 +79,7 @@ pub struct Standing {
 pub struct Cancelled {
     /// Taken back.
     pub cancelled: u32,
-    /// Handed out before; the device may act on them.
+    /// Taken back too, but handed out before: the device may act on them.
     pub already_sent: u32,
 }
 

@@ -70,6 +70,9 @@ impl DeviceActor {
             Voice::Stranger => return Err(Misbehaved::NotBound(id.clone()).into()),
             Voice::Pending => return Ok(None),
             Voice::Bound => {}
+            Voice::Renewed if claim.bound_elsewhere => {
+                return Err(Misbehaved::BoundElsewhere(id.clone()).into());
+            }
             Voice::Renewed => self.rebind(said)?,
         }
         let enrollment = self.enrollment.as_ref();
@@ -146,9 +149,13 @@ impl DeviceActor {
         let durable = durable(&store, ticket);
         self.newest = Some(durable.clone());
         let session = self.session(channel);
+        let tally = session.tally(seq);
+        tally.attempts = 0;
         if report.status == Status::NotNow {
+            tally.not_now = tally.not_now.saturating_add(1);
             session.skip.push(seq);
         } else {
+            session.tallies.retain(|tally| tally.seq != seq);
             session.closing.push((seq, durable));
         }
         Ok(())
@@ -172,26 +179,38 @@ impl DeviceActor {
             return Ok(turn);
         }
         let epoch = self.enrollment.as_ref().map_or(Seq(0), |e| e.epoch);
-        let waiting = self.house.store.pending(channel, epoch)?;
+        let mut waiting = self.house.store.pending(channel, epoch)?;
         let session = self.session(channel);
+        for row in &mut waiting {
+            let counted = session.tallies.iter().find(|tally| tally.seq == row.seq);
+            row.attempts = row.attempts.max(counted.map_or(0, |tally| tally.attempts));
+        }
         let mut skip: Skip = session.skip.clone();
         skip.extend(session.closing.iter().map(|(seq, _)| *seq));
-        let Some(next) = queue::next(&waiting, &skip, self.house.store.expiry_clock()) else {
-            self.wake_later(channel, said.report.status, &waiting, now)?;
+        loop {
+            let expiry = self.house.store.expiry_clock();
+            let Some(next) = queue::next(&waiting, &skip, expiry) else {
+                self.wake_later(channel, said.report.status, &waiting, now)?;
+                return Ok(turn);
+            };
+            let seq = next.seq;
+            let Some(command) = self.house.store.command_bytes(seq)? else {
+                // Retention took it between the two reads.
+                skip.push(seq);
+                continue;
+            };
+            if command.destructive {
+                turn.leave = Some((self.house.store.hand_out(channel, seq)?, seq));
+            } else {
+                self.house.store.sent(channel, seq);
+            }
+            let session = self.session(channel);
+            let tally = session.tally(seq);
+            tally.attempts = tally.attempts.saturating_add(1);
+            session.given = Some((command.uuid.clone(), seq));
+            turn.command = Some(command);
             return Ok(turn);
-        };
-        let seq = next.seq;
-        let Some(command) = self.house.store.command_bytes(seq)? else {
-            return Ok(turn);
-        };
-        if command.destructive {
-            turn.leave = Some((self.house.store.hand_out(channel, seq)?, seq));
-        } else {
-            self.house.store.sent(channel, seq);
         }
-        self.session(channel).given = Some((command.uuid.clone(), seq));
-        turn.command = Some(command);
-        Ok(turn)
     }
 
     /// A device polls by itself after NotNow only when that was the last thing it
@@ -210,7 +229,8 @@ impl DeviceActor {
         let postponed = waiting.iter().filter(|w| skipped.contains(&w.seq));
         let mut soonest = None;
         for row in postponed {
-            let tally = self.house.store.not_nows(channel, row.seq)?;
+            let tally = self.session(channel).tally(row.seq).not_now;
+            let tally = self.house.store.not_nows(channel, row.seq)?.max(tally);
             let after = queue::not_now_backoff(tally.max(1));
             soonest = Some(soonest.map_or(after, |soonest: u64| soonest.min(after)));
         }

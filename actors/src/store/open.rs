@@ -23,7 +23,7 @@ use super::tables::{
     LAST_POSITION, META, PUSH_CERTIFICATE, PUSH_DEAD, PUSHED, QUARANTINE, QUEUE, QueueRow,
     SCHEMA_VERSION, SECRET, SEEN, SEEN_BODY, SEGMENT, TOKEN, TokenRow, decode, encode,
 };
-use super::tail::{Cohort, Enrolled, Published, write};
+use super::tail::{Cohort, Counts, Enrolled, Published, write};
 use super::writer::{Numbers, Writer};
 use super::{Inner, Store, StoreError};
 use crate::clock::Clock;
@@ -226,18 +226,31 @@ fn load(transaction: &WriteTransaction, published: &Published) -> Result<(), Sto
     drop(tokens);
     let mut cohorts = BTreeMap::new();
     let commands = transaction.open_table(COMMAND)?;
+    let counts = transaction.open_table(COMMAND_COUNT)?;
     // Whatever may still be open has not been taken off the expiry list.
     for key in transaction.open_table(EXPIRY)?.iter()? {
         let seq = key?.0.value().1;
         if let Some(row) = commands.get(seq)? {
             let CommandRow::V1(command) = decode(row.value())?;
-            if command.cohort {
+            if command.cohort && has_open(&counts, seq)? {
                 cohorts.insert(Seq(seq), Arc::new(Cohort::of(&command)));
             }
         }
     }
     *write(&published.cohorts) = cohorts;
     Ok(())
+}
+
+/// Is a command open anywhere, as far as the last fold knows?
+fn has_open(counts: &impl ReadableTable<u64, &'static [u8]>, seq: u64) -> Result<bool, StoreError> {
+    let counts = counts
+        .get(seq)?
+        .map(|row| decode::<Counts>(row.value()))
+        .transpose()?;
+    let open = counts
+        .iter()
+        .flat_map(|counts| counts.iter().take(State::Acknowledged as usize));
+    Ok(open.sum::<u32>() > 0)
 }
 
 /// Replays the journal behind the fold cursor, by position, and folds it.

@@ -11,8 +11,8 @@ use super::StoreError;
 use super::batch::{Batch, targets, uuid_key};
 use super::segments;
 use super::tables::{
-    COHORT_STATE, COMMAND_BY_UUID, COMMAND_COUNT, IDEMPOTENCY, IdempotencyRow, JournalRow, SEGMENT,
-    decode,
+    COHORT_STATE, COMMAND_BY_UUID, COMMAND_COUNT, EXPIRY, IDEMPOTENCY, IdempotencyRow, JournalRow,
+    QueueRow, SEGMENT, decode,
 };
 
 impl Batch<'_> {
@@ -76,7 +76,10 @@ impl Batch<'_> {
             for channel in &targets(&command) {
                 self.queue.remove((channel, seq.0))?;
             }
+            let expiry = (QueueRow::fresh(&command).expires, seq.0);
+            self.transaction.open_table(EXPIRY)?.remove(expiry)?;
             if command.cohort {
+                self.outcome.closed_cohorts.push(seq);
                 let mut planes = self.transaction.open_table(COHORT_STATE)?;
                 planes.retain_in((seq.0, 0)..=(seq.0, u32::MAX), |_, _| false)?;
             }
@@ -129,7 +132,7 @@ impl Batch<'_> {
             self.outcome.dirty = true;
         }
         if let Some(last) = old.last() {
-            segments::unlink_before(directory, last + 1)?;
+            self.outcome.unlink_before = Some(last + 1);
         }
         Ok(())
     }
