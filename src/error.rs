@@ -12,7 +12,7 @@ use schema::catalog::FieldError;
 use schema::checkin::Misread;
 use schema::enrollment::Misbehaved;
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::{IntoResponses, ToSchema};
 
 use crate::identity::IdentityError;
 
@@ -141,6 +141,20 @@ pub struct Problem {
     /// Which fields are at fault.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<Field>,
+}
+
+/// The refusals every call of the admin API may give, for the OpenAPI document.
+#[derive(IntoResponses)]
+pub enum Refusals {
+    /// No valid token.
+    #[response(status = 401)]
+    Unauthorized(#[to_schema] Problem),
+    /// A scope is missing; it is named.
+    #[response(status = 403)]
+    Forbidden(#[to_schema] Problem),
+    /// Our own trouble; try again.
+    #[response(status = 503)]
+    Unavailable(#[to_schema] Problem),
 }
 
 /// A field at fault.

@@ -78,7 +78,17 @@ mod tests {
                 .get(&path)
                 .unwrap_or_else(|| panic!("{path}"));
             let item = serde_json::to_value(item).unwrap();
-            assert!(item.get(method).is_some(), "{method} {path}");
+            let call = item
+                .get(method)
+                .unwrap_or_else(|| panic!("{method} {path}"));
+            if path.starts_with("/api/v1") {
+                for status in ["401", "403"] {
+                    assert!(
+                        call["responses"].get(status).is_some(),
+                        "{method} {path} {status}"
+                    );
+                }
+            }
             routes += 1;
         }
         assert!(routes >= 20, "{routes}");
