@@ -12,6 +12,7 @@ pub mod command;
 pub mod declarative;
 pub mod der;
 pub mod enrollment;
+pub mod expiry;
 pub mod ids;
 pub mod queue;
 pub mod report;
