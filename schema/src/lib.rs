@@ -17,6 +17,7 @@ pub mod ids;
 pub mod queue;
 pub mod report;
 pub mod time;
+pub mod vendor_request;
 pub mod x509;
 pub mod xml;
 
