@@ -13,9 +13,11 @@ mod error;
 mod fold;
 mod guard;
 mod history;
+mod inspect;
 mod open;
 mod operations;
 mod pending;
+mod push_keys;
 mod read;
 mod retention;
 mod seal;
@@ -38,6 +40,7 @@ pub use commands::{COHORTS_OPEN, DIRECT_UP_TO};
 pub use error::StoreError;
 pub use guard::GuardLimits;
 pub use history::{ChannelCommand, Happening, StoredReport};
+pub use inspect::{Fit, Inspection};
 pub use open::StoreOptions;
 pub use operations::{
     Cancel, CancelOutcome, CheckedIn, Effect, Enqueued, Idempotency, Identity, NewCommand, Reported,
