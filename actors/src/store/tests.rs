@@ -1,7 +1,5 @@
 //! The store against its promises: effects once, folds invisible, crashes harmless.
 
-use std::path::Path;
-
 use schema::checkin::{CheckIn, Facts, Message, Push, Sender, UserNames};
 use schema::enrollment::{Claim, Enrollment, SecretKind};
 use schema::queue::State;
