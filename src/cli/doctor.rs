@@ -1,7 +1,8 @@
 //! `doctor`: whether this installation is sound, and what to do where it is not.
 //!
 //! Looks at files, ports and the store, and changes nothing. While a server has the
-//! store open, what is inside is asked of that server's `/readyz` instead.
+//! store open, what is inside is asked of that server's `/readyz` instead. While doctor
+//! looks into a store, for a moment, no server can open it.
 
 use std::path::Path;
 

@@ -60,7 +60,7 @@ fn private(file: &Path, owner: u32) -> Option<Finding> {
     let shown = file.display();
     let metadata = fs::symlink_metadata(file).ok()?;
     let extension = file.extension().and_then(|extension| extension.to_str());
-    let secret = matches!(extension, Some("redb" | "key" | "token"));
+    let secret = matches!(extension, Some("key" | "token")) || file.ends_with("reveille.redb");
     if secret && metadata.is_file() && metadata.mode() & 0o077 != 0 {
         return Some(Finding::fail(
             DIRECTORY,
