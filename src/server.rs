@@ -15,12 +15,14 @@ use actors::admission::Admission;
 use actors::apns::Endpoint;
 use actors::ca::DeviceCa;
 use actors::device::House;
+use actors::expiry::{self, Expiries};
 use actors::housekeeping::Housekeeper;
 use actors::pusher::{PushFigures, PushOptions, Pusher};
 use actors::registry::Registry;
 use actors::store::GuardLimits;
 use actors::{Clock, Store, StoreError, StoreOptions};
 use anyhow::Context as _;
+use schema::expiry::Purpose;
 use tokio::sync::oneshot;
 
 use crate::app::App;
@@ -70,6 +72,7 @@ pub async fn serve(config: Config, clock: Clock) -> anyhow::Result<Running> {
         app.store.clone(),
         app.registry.clone(),
         app.clock.clone(),
+        app.expiries.clone(),
         app.config.store.retention_days,
     )?;
     let (tell, ended) = oneshot::channel();
@@ -140,6 +143,9 @@ fn assemble(
     supervising: &Arbiter,
 ) -> anyhow::Result<App> {
     let ca = DeviceCa::open(&config.store.path, config.scep.ca_validity_days)?;
+    let expiries = Expiries::default();
+    let ca_ends = expiry::not_after(&ca.certificate_pem).context("ca.pem")?;
+    expiries.watch(Purpose::DeviceCa, "ca.pem", ca_ends);
     let extra = config.device.extra_ca_files.iter().map(|file| {
         fs::read(file).with_context(|| format!("device.extra_ca_files: {}", file.display()))
     });
@@ -163,6 +169,7 @@ fn assemble(
         clock.clone(),
         push_options(&config)?,
         push_figures.clone(),
+        expiries.clone(),
     )?;
     let pusher = Pusher::start_in_arbiter(&supervising.handle(), |_| pusher);
     let admission = Admission::new(
@@ -179,6 +186,7 @@ fn assemble(
         registry,
         pusher,
         push_figures,
+        expiries,
         verifier,
         admission,
     })
