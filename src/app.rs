@@ -29,6 +29,8 @@ pub struct App {
     pub push_figures: Arc<PushFigures>,
     /// Proves devices' identities.
     pub verifier: IdentityVerifier,
+    /// PEM of the TLS root devices must be told to trust, when it is one of our own.
+    pub tls_root_pem: Option<Vec<u8>>,
     /// Turns away what is too much.
     pub admission: Admission,
     /// What is counted at the doors.
