@@ -1,0 +1,247 @@
+//! TLS of the listeners: which certificate they show, and what they ask of clients.
+//!
+//! Made by the composition root, one per listener that speaks TLS; a [`Keeper`] renews
+//! or reloads the certificate while the server runs. Knows nothing of HTTP or of
+//! devices: a client's certificate is handed on for the identity verifier to judge.
+
+mod clients;
+mod files;
+mod keeper;
+mod served;
+mod sessions;
+
+use std::any::Any;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use actix_tls::accept::rustls_0_23::TlsStream;
+use actix_web::dev::Extensions;
+use actix_web::http::Uri;
+use actors::Clock;
+use actors::tls::TlsRootError;
+use rustls::ServerConfig;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::ServerName;
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+use thiserror::Error;
+use tokio::net::TcpStream;
+
+use self::clients::Possession;
+use self::files::Files;
+use self::keeper::Keeper;
+pub(crate) use self::keeper::keep;
+use self::sessions::Sessions;
+use crate::config::{Admin, AdminTls, Config, Tls};
+
+/// TLS of one listener.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    config: ServerConfig,
+    /// PEM of the root devices must be told to trust; none when it is a public one.
+    pub(crate) root_pem: Option<Vec<u8>>,
+    keeper: Keeper,
+}
+
+impl Listener {
+    fn new(
+        keeper: Keeper,
+        provider: Arc<CryptoProvider>,
+        clients: Arc<dyn ClientCertVerifier>,
+    ) -> Result<Self, TlsError> {
+        // ALPN is left to actix, which puts http/1.1 there, and h2 when it is built with it.
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_client_cert_verifier(clients)
+            .with_cert_resolver(keeper.served());
+        config.session_storage = Sessions::new();
+        config.send_tls13_tickets = 1;
+        Ok(Self {
+            config,
+            root_pem: keeper.root_pem(),
+            keeper,
+        })
+    }
+
+    /// What the server is started with, and who is to look after it.
+    pub(crate) fn parts(listener: Option<Self>) -> (Option<ServerConfig>, Option<Keeper>) {
+        listener
+            .map(|listener| (listener.config, listener.keeper))
+            .unzip()
+    }
+}
+
+/// Why a listener cannot speak TLS; the administrator's files or directory are at fault.
+#[derive(Debug, Error)]
+pub enum TlsError {
+    /// A file cannot be read.
+    #[error("{path}: {why}", path = .0.display(), why = .1)]
+    Unreadable(PathBuf, io::Error),
+    /// No certificates in it.
+    #[error("{path}: holds no certificate in PEM", path = .0.display())]
+    NoCertificate(PathBuf),
+    /// No usable key in it.
+    #[error(
+        "{path}: holds no unencrypted RSA, EC or Ed25519 private key in PEM",
+        path = .0.display()
+    )]
+    NoKey(PathBuf),
+    /// They are of different certificates.
+    #[error("{key} is not the key of {certificate}", certificate = .0.display(), key = .1.display())]
+    NotAPair(PathBuf, PathBuf),
+    /// The URL has no host that a certificate can name.
+    #[error("{0:?} has no host that a certificate can name")]
+    NoHost(String),
+    /// The root of our own.
+    #[error(transparent)]
+    Root(#[from] TlsRootError),
+    /// rustls' word.
+    #[error(transparent)]
+    Rustls(#[from] rustls::Error),
+}
+
+/// The client certificate of a connection, as it was shown in the handshake.
+#[derive(Clone, Debug)]
+pub(crate) struct PeerLeaf(pub(crate) Arc<[u8]>);
+
+/// TLS of the device listener, if it speaks it. `authorities` are the names, each a
+/// whole `Name` in DER, that clients are asked for certificates of.
+///
+/// # Errors
+/// [`TlsError`].
+pub(crate) fn device(
+    config: &Config,
+    clock: &Clock,
+    authorities: Vec<Vec<u8>>,
+) -> Result<Option<Listener>, TlsError> {
+    let keeper = match config.device.tls {
+        Tls::Off => return Ok(None),
+        Tls::Auto => Keeper::own(config, clock)?,
+        Tls::Files => Keeper::files(device_files(config))?,
+    };
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let algorithms = provider.signature_verification_algorithms;
+    let clients = Arc::new(Possession::of(authorities, algorithms));
+    Listener::new(keeper, provider, clients).map(Some)
+}
+
+/// TLS of the admin listener, if it speaks it.
+///
+/// # Errors
+/// [`TlsError`].
+pub(crate) fn admin(admin: &Admin) -> Result<Option<Listener>, TlsError> {
+    let keeper = match admin.tls {
+        AdminTls::Off => return Ok(None),
+        AdminTls::Files => Keeper::files(admin_files(admin))?,
+    };
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let nobody = WebPkiClientVerifier::no_client_auth();
+    Listener::new(keeper, provider, nobody).map(Some)
+}
+
+/// What would keep the listeners from speaking TLS, each with the key at fault. Changes
+/// nothing.
+pub(crate) fn faults(config: &Config) -> Vec<(&'static str, TlsError)> {
+    let device = match config.device.tls {
+        Tls::Auto => (
+            "device.public_url",
+            own_names(&config.device.public_url).err(),
+        ),
+        Tls::Files => ("device.tls", device_files(config).load().err()),
+        Tls::Off => ("device.tls", None),
+    };
+    let admin = match config.admin.tls {
+        AdminTls::Files => ("admin.tls", admin_files(&config.admin).load().err()),
+        AdminTls::Off => ("admin.tls", None),
+    };
+    [device, admin]
+        .into_iter()
+        .filter_map(|(key, error)| Some((key, error?)))
+        .collect()
+}
+
+/// The names a certificate of our own is for: the host of the public URL; before that is
+/// known, those by which this machine is reached from itself and its network.
+///
+/// # Errors
+/// [`TlsError::NoHost`].
+fn own_names(public_url: &str) -> Result<Vec<ServerName<'static>>, TlsError> {
+    if !public_url.is_empty() {
+        let uri: Option<Uri> = public_url.parse().ok();
+        let host = uri.as_ref().and_then(Uri::host);
+        let name = host.and_then(|host| server_name(host.trim_matches(['[', ']'])));
+        return name
+            .map(|name| vec![name])
+            .ok_or_else(|| TlsError::NoHost(public_url.to_owned()));
+    }
+    let machine = rustix::system::uname();
+    let machine = machine.nodename().to_str().ok().and_then(server_name);
+    let mut names: Vec<_> = ["localhost", "127.0.0.1"]
+        .into_iter()
+        .filter_map(server_name)
+        .collect();
+    names.extend(machine.filter(|machine| !names.contains(machine)));
+    Ok(names)
+}
+
+/// Takes the client certificate of a new connection along, for the requests that come
+/// over it. rustls gives it for resumed sessions too.
+pub(crate) fn on_connect(connection: &dyn Any, extensions: &mut Extensions) {
+    let Some(stream) = connection.downcast_ref::<TlsStream<TcpStream>>() else {
+        return;
+    };
+    let chain = stream.get_ref().1.peer_certificates();
+    if let Some(leaf) = chain.and_then(<[_]>::first) {
+        extensions.insert(PeerLeaf(leaf.as_ref().into()));
+    }
+}
+
+fn server_name(text: &str) -> Option<ServerName<'static>> {
+    ServerName::try_from(text.to_ascii_lowercase()).ok()
+}
+
+fn device_files(config: &Config) -> Files {
+    Files {
+        certificate: config.device.cert_file.clone(),
+        key: config.device.key_file.clone(),
+    }
+}
+
+fn admin_files(admin: &Admin) -> Files {
+    Files {
+        certificate: admin.cert_file.clone(),
+        key: admin.key_file.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_for_the_host_of_the_public_url() {
+        let cases = [
+            ("https://mdm.example.org", "mdm.example.org"),
+            ("https://MDM.example.org:8443/some/path", "mdm.example.org"),
+            ("https://192.0.2.7:8443", "192.0.2.7"),
+            ("https://[2001:db8::7]:8443/", "2001:db8::7"),
+        ];
+        for (url, name) in cases {
+            let names = own_names(url).unwrap();
+            assert_eq!(names.len(), 1);
+            assert_eq!(names[0].to_str(), name, "{url}");
+        }
+        for url in ["mdm example", "/path", "https://a,DNS:b.example"] {
+            assert!(own_names(url).is_err(), "{url}");
+        }
+    }
+
+    #[test]
+    fn before_the_public_url_is_known_it_is_for_this_machine() {
+        let names = own_names("").unwrap();
+        let texts: Vec<_> = names.iter().map(ServerName::to_str).collect();
+        assert_eq!(&texts[..2], ["localhost", "127.0.0.1"]);
+        assert!(texts.len() <= 3);
+    }
+}
