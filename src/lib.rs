@@ -17,6 +17,7 @@ pub mod identity;
 pub mod mdm;
 pub mod metrics;
 pub mod server;
+pub mod tls;
 
 pub use config::Config;
 pub use server::{Running, serve};

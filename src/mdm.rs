@@ -22,6 +22,7 @@ use tokio::time::timeout;
 use crate::app::App;
 use crate::error::DeviceError;
 use crate::identity::{DeviceIdentity, Evidence, IdentityError, IssuedBy, Source};
+use crate::tls::PeerLeaf;
 
 /// Mounts the device door.
 pub fn routes(config: &mut web::ServiceConfig, checkin_path: &str, connect_path: &str) {
@@ -249,13 +250,15 @@ fn prove(
         None => None,
     };
     let signature_header = single(headers, "Mdm-Signature")?;
-    if body.cut && signature_header.is_some() && proxy_header.is_none() {
+    let tls_leaf = request.conn_data::<PeerLeaf>().map(|leaf| &*leaf.0);
+    let vouched_for = proxy_header.is_some() || tls_leaf.is_some();
+    if body.cut && signature_header.is_some() && !vouched_for {
         // A signature proves nothing over a part of what it signed.
         return Err(DeviceError::TooLong(REPORT_CAP));
     }
     Ok(app.verifier.verify(&Evidence {
         peer,
-        tls_leaf: None,
+        tls_leaf,
         signature_header: signature_header.filter(|_| !body.cut),
         proxy_header,
         body: &body.bytes,

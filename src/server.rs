@@ -22,15 +22,16 @@ use actors::registry::Registry;
 use actors::store::GuardLimits;
 use actors::{Clock, Store, StoreError, StoreOptions};
 use anyhow::Context as _;
+use rustls::ServerConfig;
 use schema::expiry::Purpose;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use crate::app::App;
 use crate::auth::{Scope, new_token, token_record};
 use crate::config::Config;
 use crate::identity::IdentityVerifier;
 use crate::metrics::Metrics;
-use crate::{api, compat, mdm};
+use crate::{api, compat, mdm, tls};
 
 /// A server that runs.
 #[derive(Debug)]
@@ -46,6 +47,8 @@ pub struct Running {
     servers: Vec<ServerHandle>,
     ended: oneshot::Receiver<StoreError>,
     housekeeping: tokio::task::JoinHandle<()>,
+    certificates: tokio::task::JoinHandle<()>,
+    reload: Arc<Notify>,
     supervising: Arbiter,
 }
 
@@ -58,16 +61,31 @@ pub async fn serve(config: Config, clock: Clock) -> anyhow::Result<Running> {
     let admin = bind(config.admin.listen, "admin.listen")?;
     let store = open_store(&config, &clock)?;
     let supervising = Arbiter::new();
-    let app = web::Data::new(assemble(config, clock, store, &supervising)?);
+    let expiries = Expiries::default();
+    let verifier = verifier(&config, &expiries)?;
+    let device_tls = tls::device(&config, &clock, verifier.authority_names())
+        .context("TLS of the device listener")?;
+    let admin_tls = tls::admin(&config.admin).context("TLS of the admin listener")?;
+    let made = Made {
+        verifier,
+        expiries: expiries.clone(),
+        tls_root_pem: device_tls.as_ref().and_then(|tls| tls.root_pem.clone()),
+    };
+    let app = web::Data::new(assemble(config, clock, store, made, &supervising)?);
     let first_token = first_token(&app).await?;
 
     let (device_at, admin_at) = (device.local_addr()?, admin.local_addr()?);
-    let device = device_server(app.clone(), device)?;
-    let admin = admin_server(app.clone(), admin)?;
+    let (device_tls, device_keeper) = tls::Listener::parts(device_tls);
+    let (admin_tls, admin_keeper) = tls::Listener::parts(admin_tls);
+    let device = device_server(app.clone(), device, device_tls)?;
+    let admin = admin_server(app.clone(), admin, admin_tls)?;
     let servers = vec![device.handle(), admin.handle()];
     actix::spawn(device);
     actix::spawn(admin);
 
+    let reload = Arc::new(Notify::new());
+    let keepers = device_keeper.into_iter().chain(admin_keeper).collect();
+    let certificates = actix::spawn(tls::keep(keepers, expiries, reload.clone()));
     let housekeeper = Housekeeper::new(
         app.store.clone(),
         app.registry.clone(),
@@ -87,6 +105,8 @@ pub async fn serve(config: Config, clock: Clock) -> anyhow::Result<Running> {
         servers,
         ended,
         housekeeping,
+        certificates,
+        reload,
         supervising,
         app,
     })
@@ -101,12 +121,18 @@ impl Running {
         }
     }
 
+    /// Reads the listeners' certificate files again.
+    pub fn reload_certificates(&self) {
+        self.reload.notify_one();
+    }
+
     /// Finishes what is in flight, refuses new, folds and closes.
     pub async fn stop(self) {
         for server in &self.servers {
             server.stop(true).await;
         }
         self.housekeeping.abort();
+        self.certificates.abort();
         self.supervising.stop();
         self.app.store.close();
     }
@@ -136,14 +162,8 @@ pub fn open_store(config: &Config, clock: &Clock) -> Result<Store, StoreError> {
     Store::open(options, clock.clone())
 }
 
-fn assemble(
-    config: Config,
-    clock: Clock,
-    store: Store,
-    supervising: &Arbiter,
-) -> anyhow::Result<App> {
+fn verifier(config: &Config, expiries: &Expiries) -> anyhow::Result<IdentityVerifier> {
     let ca = DeviceCa::open(&config.store.path, config.scep.ca_validity_days)?;
-    let expiries = Expiries::default();
     let ca_ends = expiry::not_after(&ca.certificate_pem).context("ca.pem")?;
     expiries.watch(Purpose::DeviceCa, "ca.pem", ca_ends);
     let extra = config.device.extra_ca_files.iter().map(|file| {
@@ -151,13 +171,29 @@ fn assemble(
     });
     let extra = extra.collect::<anyhow::Result<Vec<_>>>()?;
     let header = &config.device.client_cert_header;
-    let verifier = IdentityVerifier::new(
+    IdentityVerifier::new(
         &[ca.certificate_pem],
         &extra,
         config.device.trusted_proxies.clone(),
         (!header.is_empty()).then(|| header.clone()),
     )
-    .context("device.extra_ca_files")?;
+    .context("device.extra_ca_files")
+}
+
+/// What is made of certificates before the rest of the house.
+struct Made {
+    verifier: IdentityVerifier,
+    expiries: Expiries,
+    tls_root_pem: Option<Vec<u8>>,
+}
+
+fn assemble(
+    config: Config,
+    clock: Clock,
+    store: Store,
+    made: Made,
+    supervising: &Arbiter,
+) -> anyhow::Result<App> {
     let house = House {
         store: store.clone(),
         clock: clock.clone(),
@@ -169,7 +205,7 @@ fn assemble(
         clock.clone(),
         push_options(&config)?,
         push_figures.clone(),
-        expiries.clone(),
+        made.expiries.clone(),
     )?;
     let pusher = Pusher::start_in_arbiter(&supervising.handle(), |_| pusher);
     let admission = Admission::new(
@@ -186,8 +222,9 @@ fn assemble(
         registry,
         pusher,
         push_figures,
-        expiries,
-        verifier,
+        expiries: made.expiries,
+        verifier: made.verifier,
+        tls_root_pem: made.tls_root_pem,
         admission,
     })
 }
@@ -241,7 +278,11 @@ fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-fn device_server(app: web::Data<App>, listener: TcpListener) -> io::Result<Server> {
+fn device_server(
+    app: web::Data<App>,
+    listener: TcpListener,
+    tls: Option<ServerConfig>,
+) -> io::Result<Server> {
     let registry = app.registry.clone();
     let server = HttpServer::new(move || {
         // Runs once on each worker: device actors live on the workers' own arbiters.
@@ -254,17 +295,27 @@ fn device_server(app: web::Data<App>, listener: TcpListener) -> io::Result<Serve
             })
     });
     let workers = std::thread::available_parallelism().map_or(2, usize::from);
-    Ok(server
+    let server = server
         .workers(workers)
         .keep_alive(Duration::from_secs(75))
         .client_request_timeout(Duration::from_secs(30))
+        .tls_handshake_timeout(Duration::from_secs(10))
+        .max_connection_rate(HANDSHAKES)
+        .on_connect(tls::on_connect)
         .shutdown_timeout(8)
-        .disable_signals()
-        .listen(listener)?
-        .run())
+        .disable_signals();
+    let server = match tls {
+        Some(tls) => server.listen_rustls_0_23(listener, tls)?,
+        None => server.listen(listener)?,
+    };
+    Ok(server.run())
 }
 
-fn admin_server(app: web::Data<App>, listener: TcpListener) -> io::Result<Server> {
+fn admin_server(
+    app: web::Data<App>,
+    listener: TcpListener,
+    tls: Option<ServerConfig>,
+) -> io::Result<Server> {
     let server = HttpServer::new(move || {
         let counted = app.clone();
         let dialect = app.nanomdm_api_key.is_some();
@@ -286,11 +337,17 @@ fn admin_server(app: web::Data<App>, listener: TcpListener) -> io::Result<Server
             })
             .configure(api::routes)
     });
-    Ok(server
+    let server = server
         .workers(1)
         .client_request_timeout(Duration::from_secs(30))
         .shutdown_timeout(8)
-        .disable_signals()
-        .listen(listener)?
-        .run())
+        .disable_signals();
+    let server = match tls {
+        Some(tls) => server.listen_rustls_0_23(listener, tls)?,
+        None => server.listen(listener)?,
+    };
+    Ok(server.run())
 }
+
+/// TLS handshakes under way on one worker; beyond it, connections wait to be accepted.
+const HANDSHAKES: usize = 2048;

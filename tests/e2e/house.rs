@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use actors::Clock;
 use reqwest::{Method, RequestBuilder, StatusCode};
+use reveille::config::Tls;
 use reveille::{Config, Running, serve};
 use schema::UnixMillis;
 use serde_json::{Value, json};
@@ -60,6 +61,7 @@ impl House {
         let mut config = Config::default();
         config.device.listen = ([127, 0, 0, 1], 0).into();
         config.admin.listen = ([127, 0, 0, 1], 0).into();
+        config.device.tls = Tls::Off;
         config.device.extra_ca_files = vec![file("sim-ca.pem", &ca.pem())];
         config.device.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()];
         config.device.client_cert_header = "Client-Cert".into();
