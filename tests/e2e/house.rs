@@ -48,8 +48,22 @@ impl House {
         house
     }
 
+    /// A house whose device listener speaks TLS; by the machine's clock, which its
+    /// clients check the certificate against.
+    pub(crate) async fn tls(change: impl FnOnce(&mut Config)) -> Self {
+        let tls = |config: &mut Config| {
+            config.device.tls = Tls::Auto;
+            change(config);
+        };
+        Self::at(Clock::System, tls).await
+    }
+
     /// A house with a changed configuration and nothing set up in it.
     pub(crate) async fn bare(change: impl FnOnce(&mut Config)) -> Self {
+        Self::at(Clock::manual(NOW), change).await
+    }
+
+    async fn at(clock: Clock, change: impl FnOnce(&mut Config)) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let ca = DeviceCa::quick().unwrap();
         let apns = FakeApns::start(Script::default()).await.unwrap();
@@ -72,7 +86,6 @@ impl House {
         config.apns.root_file = file("apns-root.pem", apns.root_pem());
         config.compat.nanomdm_api_key = "nano-secret".into();
         change(&mut config);
-        let clock = Clock::manual(NOW);
         let running = serve(config.clone(), clock.clone()).await.unwrap();
         Self {
             token: running.first_token.clone().unwrap(),
@@ -125,8 +138,21 @@ impl House {
         }
     }
 
+    /// The data directory.
+    pub(crate) fn data(&self) -> &std::path::Path {
+        &self.config.store.path
+    }
+
+    /// Takes effect with the next start.
+    pub(crate) fn set_public_url(&mut self, url: &str) {
+        url.clone_into(&mut self.config.device.public_url);
+    }
+
     pub(crate) fn device_url(&self) -> String {
-        format!("http://{}", self.running.device)
+        match self.config.device.tls {
+            Tls::Off => format!("http://{}", self.running.device),
+            _ => format!("https://localhost:{}", self.running.device.port()),
+        }
     }
 
     pub(crate) fn admin_url(&self) -> String {
@@ -164,7 +190,13 @@ impl House {
 
     /// How devices find the server.
     pub(crate) fn target(&self, proof: Proof) -> Target {
-        Target::new(&self.device_url(), proof).unwrap()
+        match &self.running.app.tls_root_pem {
+            None => Target::new(&self.device_url(), proof).unwrap(),
+            Some(root) => Target {
+                proof,
+                ..Target::tls(&self.device_url(), root).unwrap()
+            },
+        }
     }
 
     /// A device that is not enrolled yet, and its line to the server.

@@ -14,4 +14,5 @@ mod kill;
 mod push_certificates;
 mod pushes;
 mod restart;
+mod tls;
 mod vectors;
