@@ -6,6 +6,7 @@
 
 mod clients;
 mod files;
+mod keeper;
 mod served;
 mod sessions;
 
@@ -13,70 +14,62 @@ use std::any::Any;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use actix_tls::accept::rustls_0_23::TlsStream;
 use actix_web::dev::Extensions;
 use actix_web::http::Uri;
 use actors::Clock;
-use actors::tls::{ServerCertificate, TlsRoot, TlsRootError};
+use actors::tls::TlsRootError;
 use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName};
+use rustls::pki_types::ServerName;
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
-use rustls::sign::CertifiedKey;
 use thiserror::Error;
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
 
 use self::clients::Possession;
-use self::files::{Files, Stamp};
-use self::served::Served;
+use self::files::Files;
+use self::keeper::Keeper;
+pub(crate) use self::keeper::keep;
 use self::sessions::Sessions;
 use crate::config::{Admin, AdminTls, Config, Tls};
 
 /// TLS of one listener.
 #[derive(Debug)]
 pub(crate) struct Listener {
-    /// What the listener is started with.
     config: ServerConfig,
     /// PEM of the root devices must be told to trust; none when it is a public one.
     pub(crate) root_pem: Option<Vec<u8>>,
-    /// Who keeps its certificate fresh.
     keeper: Keeper,
 }
 
 impl Listener {
+    fn new(
+        keeper: Keeper,
+        provider: Arc<CryptoProvider>,
+        clients: Arc<dyn ClientCertVerifier>,
+    ) -> Result<Self, TlsError> {
+        // ALPN is left to actix, which puts http/1.1 there, and h2 when it is built with it.
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_client_cert_verifier(clients)
+            .with_cert_resolver(keeper.served());
+        config.session_storage = Sessions::new();
+        config.send_tls13_tickets = 1;
+        Ok(Self {
+            config,
+            root_pem: keeper.root_pem(),
+            keeper,
+        })
+    }
+
     /// What the server is started with, and who is to look after it.
     pub(crate) fn parts(listener: Option<Self>) -> (Option<ServerConfig>, Option<Keeper>) {
         listener
             .map(|listener| (listener.config, listener.keeper))
             .unzip()
     }
-}
-
-/// Keeps the certificate of a listener fresh.
-#[derive(Debug)]
-pub(crate) struct Keeper {
-    served: Arc<Served>,
-    source: Source,
-}
-
-#[derive(Debug)]
-enum Source {
-    Own {
-        root: TlsRoot,
-        names: Vec<ServerName<'static>>,
-        clock: Clock,
-        current: ServerCertificate,
-    },
-    Files {
-        files: Files,
-        loaded: Stamp,
-        /// What was there when last looked: files that still change are left alone.
-        seen: Stamp,
-    },
 }
 
 /// Why a listener cannot speak TLS; the administrator's files or directory are at fault.
@@ -130,7 +123,7 @@ pub(crate) fn device(
     let provider = Arc::new(aws_lc_rs::default_provider());
     let algorithms = provider.signature_verification_algorithms;
     let clients = Arc::new(Possession::of(authorities, algorithms));
-    Ok(Some(keeper.listener(provider, clients)?))
+    Listener::new(keeper, provider, clients).map(Some)
 }
 
 /// TLS of the admin listener, if it speaks it.
@@ -143,10 +136,8 @@ pub(crate) fn admin(admin: &Admin) -> Result<Option<Listener>, TlsError> {
         AdminTls::Files => Keeper::files(admin_files(admin))?,
     };
     let provider = Arc::new(aws_lc_rs::default_provider());
-    Ok(Some(keeper.listener(
-        provider,
-        WebPkiClientVerifier::no_client_auth(),
-    )?))
+    let nobody = WebPkiClientVerifier::no_client_auth();
+    Listener::new(keeper, provider, nobody).map(Some)
 }
 
 /// What would keep the listeners from speaking TLS, each with the key at fault. Changes
@@ -206,140 +197,6 @@ pub(crate) fn on_connect(connection: &dyn Any, extensions: &mut Extensions) {
     }
 }
 
-/// Looks after all certificates until it is dropped; `reload` says that files changed.
-pub(crate) async fn keep(mut keepers: Vec<Keeper>, reload: Arc<Notify>) {
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep(LOOK_EVERY) => keepers.iter_mut().for_each(Keeper::look),
-            () = reload.notified() => keepers.iter_mut().for_each(Keeper::reload),
-        }
-    }
-}
-
-impl Keeper {
-    fn own(config: &Config, clock: &Clock) -> Result<Self, TlsError> {
-        let names = own_names(&config.device.public_url)?;
-        let root = TlsRoot::open(&config.store.path, clock.now())?;
-        let current = root.certificate_for(&names, clock.now())?;
-        Ok(Self {
-            served: Served::new(certified(&current)?),
-            source: Source::Own {
-                root,
-                names,
-                clock: clock.clone(),
-                current,
-            },
-        })
-    }
-
-    fn files(files: Files) -> Result<Self, TlsError> {
-        let stamp = files.stamp();
-        Ok(Self {
-            served: Served::new(files.load()?),
-            source: Source::Files {
-                files,
-                loaded: stamp.clone(),
-                seen: stamp,
-            },
-        })
-    }
-
-    fn listener(
-        self,
-        provider: Arc<CryptoProvider>,
-        clients: Arc<dyn ClientCertVerifier>,
-    ) -> Result<Listener, TlsError> {
-        // ALPN is left to actix, which puts http/1.1 there, and h2 when it is built with it.
-        let mut config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_client_cert_verifier(clients)
-            .with_cert_resolver(self.served.clone());
-        config.session_storage = Sessions::new();
-        config.send_tls13_tickets = 1;
-        let root_pem = match &self.source {
-            Source::Own { root, .. } => Some(root.certificate_pem.clone()),
-            Source::Files { .. } => None,
-        };
-        Ok(Listener {
-            config,
-            root_pem,
-            keeper: self,
-        })
-    }
-
-    /// Renews or reloads what is due.
-    fn look(&mut self) {
-        match &mut self.source {
-            Source::Own { clock, current, .. } => {
-                if current.is_due(clock.now()) {
-                    self.renew();
-                }
-            }
-            Source::Files {
-                files,
-                loaded,
-                seen,
-            } => {
-                let now = files.stamp();
-                let settled = now == *seen;
-                *seen = now;
-                if settled && seen != loaded {
-                    self.reload();
-                }
-            }
-        }
-    }
-
-    /// Reads the files again; what is wrong with them is told and changes nothing.
-    fn reload(&mut self) {
-        let Source::Files { files, loaded, .. } = &mut self.source else {
-            return;
-        };
-        *loaded = files.stamp();
-        match files.load() {
-            Ok(certificate) => {
-                self.served.swap(certificate);
-                tracing::info!(file = %files.certificate.display(), "server certificate reloaded");
-            }
-            Err(error) => {
-                tracing::error!(%error, "the new server certificate is of no use, the old one stays");
-            }
-        }
-    }
-
-    fn renew(&mut self) {
-        let Source::Own {
-            root,
-            names,
-            clock,
-            current,
-        } = &mut self.source
-        else {
-            return;
-        };
-        let made = root.certificate_for(names, clock.now());
-        let made = made.map_err(TlsError::from);
-        match made.and_then(|made| Ok((certified(&made)?, made))) {
-            Ok((certificate, made)) => {
-                self.served.swap(certificate);
-                *current = made;
-                tracing::info!("server certificate renewed");
-            }
-            Err(error) => tracing::error!(%error, "the server certificate cannot be renewed"),
-        }
-    }
-}
-
-fn certified(certificate: &ServerCertificate) -> Result<CertifiedKey, TlsError> {
-    let chain = certificate.chain.iter().cloned();
-    let key = PrivatePkcs8KeyDer::from(certificate.key.clone());
-    Ok(CertifiedKey::from_der(
-        chain.map(CertificateDer::from).collect(),
-        key.into(),
-        &aws_lc_rs::default_provider(),
-    )?)
-}
-
 fn server_name(text: &str) -> Option<ServerName<'static>> {
     ServerName::try_from(text.to_ascii_lowercase()).ok()
 }
@@ -358,5 +215,33 @@ fn admin_files(admin: &Admin) -> Files {
     }
 }
 
-/// Two looks that agree, and the files are read.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_for_the_host_of_the_public_url() {
+        let cases = [
+            ("https://mdm.example.org", "mdm.example.org"),
+            ("https://MDM.example.org:8443/some/path", "mdm.example.org"),
+            ("https://192.0.2.7:8443", "192.0.2.7"),
+            ("https://[2001:db8::7]:8443/", "2001:db8::7"),
+        ];
+        for (url, name) in cases {
+            let names = own_names(url).unwrap();
+            assert_eq!(names.len(), 1);
+            assert_eq!(names[0].to_str(), name, "{url}");
+        }
+        for url in ["mdm example", "/path", "https://a,DNS:b.example"] {
+            assert!(own_names(url).is_err(), "{url}");
+        }
+    }
+
+    #[test]
+    fn before_the_public_url_is_known_it_is_for_this_machine() {
+        let names = own_names("").unwrap();
+        let texts: Vec<_> = names.iter().map(ServerName::to_str).collect();
+        assert_eq!(&texts[..2], ["localhost", "127.0.0.1"]);
+        assert!(texts.len() <= 3);
+    }
+}

@@ -18,7 +18,7 @@ impl Served {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(certificate);
     }
 
-    fn now(&self) -> Arc<CertifiedKey> {
+    pub(super) fn now(&self) -> Arc<CertifiedKey> {
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
