@@ -66,12 +66,12 @@ async fn examine(config: &Config, now: UnixMillis) -> Vec<Finding> {
         Found::Looked(looked) => findings.extend(looked),
         Found::InUse => {
             findings.push(Finding::ok("store", "in use; its server is asked"));
-            match Readiness::ask(config.admin.listen).await {
+            match Readiness::ask(&config.admin).await {
                 Some(readiness) => {
                     running = true;
                     findings.extend(readiness.findings());
                 }
-                None => findings.push(listeners::silent(config.admin.listen)),
+                None => findings.push(listeners::silent(&config.admin)),
             }
         }
     }

@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::super::connection::own_url;
 use super::finding::Finding;
+use crate::config::{Admin, AdminTls};
 
 /// What a running server says of itself.
 #[derive(Debug, Deserialize)]
@@ -21,14 +22,17 @@ pub(super) struct Readiness {
 
 impl Readiness {
     /// Asks the admin listener of this machine; none when no server of ours answers.
-    pub(super) async fn ask(admin: SocketAddr) -> Option<Self> {
+    pub(super) async fn ask(admin: &Admin) -> Option<Self> {
+        // Its certificate is for the name admins use, not for this machine's own address;
+        // no secret is sent.
         let client = reqwest::Client::builder()
+            .tls_danger_accept_invalid_certs(admin.tls == AdminTls::Files)
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .timeout(PATIENCE)
             .build()
             .ok()?;
-        let url = format!("{}/readyz", own_url(admin));
+        let url = format!("{}/readyz", own_url(admin, admin.listen));
         client.get(url).send().await.ok()?.json().await.ok()
     }
 
@@ -47,12 +51,12 @@ impl Readiness {
 }
 
 /// No server answers, although the store is in use.
-pub(super) fn silent(admin: SocketAddr) -> Finding {
+pub(super) fn silent(admin: &Admin) -> Finding {
     Finding::fail(
         SERVER,
         format!(
             "a process has the store open, but no server answers at {}",
-            own_url(admin)
+            own_url(admin, admin.listen)
         ),
         "look for it (fuser reveille.redb); it may use another configuration",
     )
