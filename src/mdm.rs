@@ -251,8 +251,8 @@ fn prove(
     };
     let signature_header = single(headers, "Mdm-Signature")?;
     let tls_leaf = request.conn_data::<PeerLeaf>().map(|leaf| &*leaf.0);
-    let proved_apart = proxy_header.is_some() || tls_leaf.is_some();
-    if body.cut && signature_header.is_some() && !proved_apart {
+    let vouched_for = proxy_header.is_some() || tls_leaf.is_some();
+    if body.cut && signature_header.is_some() && !vouched_for {
         // A signature proves nothing over a part of what it signed.
         return Err(DeviceError::TooLong(REPORT_CAP));
     }

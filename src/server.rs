@@ -66,9 +66,12 @@ pub async fn serve(config: Config, clock: Clock) -> anyhow::Result<Running> {
     let device_tls = tls::device(&config, &clock, verifier.authority_names())
         .context("TLS of the device listener")?;
     let admin_tls = tls::admin(&config.admin).context("TLS of the admin listener")?;
-    let root = device_tls.as_ref().and_then(|tls| tls.root_pem.clone());
-    let app = assemble(config, clock, store, verifier, expiries, root, &supervising)?;
-    let app = web::Data::new(app);
+    let made = Made {
+        verifier,
+        expiries: expiries.clone(),
+        tls_root_pem: device_tls.as_ref().and_then(|tls| tls.root_pem.clone()),
+    };
+    let app = web::Data::new(assemble(config, clock, store, made, &supervising)?);
     let first_token = first_token(&app).await?;
 
     let (device_at, admin_at) = (device.local_addr()?, admin.local_addr()?);
@@ -82,7 +85,7 @@ pub async fn serve(config: Config, clock: Clock) -> anyhow::Result<Running> {
 
     let reload = Arc::new(Notify::new());
     let keepers = device_keeper.into_iter().chain(admin_keeper).collect();
-    let certificates = actix::spawn(tls::keep(keepers, reload.clone()));
+    let certificates = actix::spawn(tls::keep(keepers, expiries, reload.clone()));
     let housekeeper = Housekeeper::new(
         app.store.clone(),
         app.registry.clone(),
@@ -177,13 +180,18 @@ fn verifier(config: &Config, expiries: &Expiries) -> anyhow::Result<IdentityVeri
     .context("device.extra_ca_files")
 }
 
+/// What is made of certificates before the rest of the house.
+struct Made {
+    verifier: IdentityVerifier,
+    expiries: Expiries,
+    tls_root_pem: Option<Vec<u8>>,
+}
+
 fn assemble(
     config: Config,
     clock: Clock,
     store: Store,
-    verifier: IdentityVerifier,
-    expiries: Expiries,
-    tls_root_pem: Option<Vec<u8>>,
+    made: Made,
     supervising: &Arbiter,
 ) -> anyhow::Result<App> {
     let house = House {
@@ -197,7 +205,7 @@ fn assemble(
         clock.clone(),
         push_options(&config)?,
         push_figures.clone(),
-        expiries.clone(),
+        made.expiries.clone(),
     )?;
     let pusher = Pusher::start_in_arbiter(&supervising.handle(), |_| pusher);
     let admission = Admission::new(
@@ -214,9 +222,9 @@ fn assemble(
         registry,
         pusher,
         push_figures,
-        expiries,
-        verifier,
-        tls_root_pem,
+        expiries: made.expiries,
+        verifier: made.verifier,
+        tls_root_pem: made.tls_root_pem,
         admission,
     })
 }

@@ -118,7 +118,7 @@ pub(crate) fn device(
     let keeper = match config.device.tls {
         Tls::Off => return Ok(None),
         Tls::Auto => Keeper::own(config, clock)?,
-        Tls::Files => Keeper::files(device_files(config))?,
+        Tls::Files => Keeper::files("device.tls", device_files(config))?,
     };
     let provider = Arc::new(aws_lc_rs::default_provider());
     let algorithms = provider.signature_verification_algorithms;
@@ -133,7 +133,7 @@ pub(crate) fn device(
 pub(crate) fn admin(admin: &Admin) -> Result<Option<Listener>, TlsError> {
     let keeper = match admin.tls {
         AdminTls::Off => return Ok(None),
-        AdminTls::Files => Keeper::files(admin_files(admin))?,
+        AdminTls::Files => Keeper::files("admin.tls", admin_files(admin))?,
     };
     let provider = Arc::new(aws_lc_rs::default_provider());
     let nobody = WebPkiClientVerifier::no_client_auth();

@@ -6,10 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actors::Clock;
+use actors::expiry::Expiries;
 use actors::tls::{ServerCertificate, TlsRoot};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::sign::CertifiedKey;
+use schema::expiry::Purpose;
+use schema::x509::Certificate;
 use tokio::sync::Notify;
 
 use super::files::{Files, Stamp};
@@ -20,6 +23,8 @@ use crate::config::Config;
 /// Keeps the certificate of a listener fresh.
 #[derive(Debug)]
 pub(crate) struct Keeper {
+    /// The key that names it in the configuration.
+    name: &'static str,
     served: Arc<Served>,
     source: Source,
 }
@@ -40,12 +45,26 @@ enum Source {
     },
 }
 
-/// Looks after all certificates until it is dropped; `reload` says that files changed.
-pub(crate) async fn keep(mut keepers: Vec<Keeper>, reload: Arc<Notify>) {
+/// Looks after all certificates until it is dropped, and has their ends watched.
+/// `reload` says that files changed.
+pub(crate) async fn keep(mut keepers: Vec<Keeper>, expiries: Expiries, reload: Arc<Notify>) {
+    for keeper in &keepers {
+        keeper.have_watched(&expiries);
+    }
     loop {
-        tokio::select! {
-            () = tokio::time::sleep(LOOK_EVERY) => keepers.iter_mut().for_each(Keeper::look),
-            () = reload.notified() => keepers.iter_mut().for_each(Keeper::reload),
+        let asked = tokio::select! {
+            () = tokio::time::sleep(LOOK_EVERY) => false,
+            () = reload.notified() => true,
+        };
+        for keeper in &mut keepers {
+            let swapped = if asked {
+                keeper.reload()
+            } else {
+                keeper.look()
+            };
+            if swapped {
+                keeper.have_watched(&expiries);
+            }
         }
     }
 }
@@ -56,6 +75,7 @@ impl Keeper {
         let root = TlsRoot::open(&config.store.path, clock.now())?;
         let current = root.certificate_for(&names, clock.now())?;
         Ok(Self {
+            name: "device.tls",
             served: Served::new(certified(&current)?),
             source: Source::Own {
                 root,
@@ -66,9 +86,10 @@ impl Keeper {
         })
     }
 
-    pub(super) fn files(files: Files) -> Result<Self, TlsError> {
+    pub(super) fn files(name: &'static str, files: Files) -> Result<Self, TlsError> {
         let stamp = files.stamp();
         Ok(Self {
+            name,
             served: Served::new(files.load()?),
             source: Source::Files {
                 files,
@@ -90,14 +111,19 @@ impl Keeper {
         }
     }
 
-    /// Renews or reloads what is due.
-    fn look(&mut self) {
+    fn have_watched(&self, expiries: &Expiries) {
+        let served = self.served.now();
+        let leaf = served.cert.first().map(|leaf| Certificate::parse(leaf));
+        match leaf {
+            Some(Ok(leaf)) => expiries.watch(Purpose::Tls, self.name, leaf.not_after),
+            _ => tracing::warn!(name = self.name, "the certificate's end cannot be read"),
+        }
+    }
+
+    /// Renews or reloads what is due; whether another certificate is served now.
+    fn look(&mut self) -> bool {
         match &mut self.source {
-            Source::Own { clock, current, .. } => {
-                if current.is_due(clock.now()) {
-                    self.renew();
-                }
-            }
+            Source::Own { clock, current, .. } => current.is_due(clock.now()) && self.renew(),
             Source::Files {
                 files,
                 loaded,
@@ -106,31 +132,31 @@ impl Keeper {
                 let now = files.stamp();
                 let settled = now == *seen;
                 *seen = now;
-                if settled && seen != loaded {
-                    self.reload();
-                }
+                settled && seen != loaded && self.reload()
             }
         }
     }
 
     /// Reads the files again; what is wrong with them is told and changes nothing.
-    fn reload(&mut self) {
+    fn reload(&mut self) -> bool {
         let Source::Files { files, loaded, .. } = &mut self.source else {
-            return;
+            return false;
         };
         *loaded = files.stamp();
         match files.load() {
             Ok(certificate) => {
                 self.served.swap(certificate);
                 tracing::info!(file = %files.certificate.display(), "server certificate reloaded");
+                true
             }
             Err(error) => {
                 tracing::error!(%error, "the new server certificate is of no use, the old one stays");
+                false
             }
         }
     }
 
-    fn renew(&mut self) {
+    fn renew(&mut self) -> bool {
         let Source::Own {
             root,
             names,
@@ -138,7 +164,7 @@ impl Keeper {
             current,
         } = &mut self.source
         else {
-            return;
+            return false;
         };
         let made = root.certificate_for(names, clock.now());
         let made = made.map_err(TlsError::from);
@@ -147,8 +173,12 @@ impl Keeper {
                 self.served.swap(certificate);
                 *current = made;
                 tracing::info!("server certificate renewed");
+                true
             }
-            Err(error) => tracing::error!(%error, "the server certificate cannot be renewed"),
+            Err(error) => {
+                tracing::error!(%error, "the server certificate cannot be renewed");
+                false
+            }
         }
     }
 }
@@ -209,7 +239,7 @@ mod tests {
     fn files_are_read_when_two_looks_agree_that_they_changed() {
         let directory = tempfile::tempdir().unwrap();
         let first = write_pair(directory.path());
-        let mut keeper = Keeper::files(files_in(directory.path())).unwrap();
+        let mut keeper = Keeper::files("device.tls", files_in(directory.path())).unwrap();
         assert_eq!(shown(&keeper), first);
         let second = write_pair(directory.path());
         keeper.look();
@@ -219,11 +249,25 @@ mod tests {
     }
 
     #[test]
+    fn the_end_of_what_is_served_is_watched() {
+        let directory = tempfile::tempdir().unwrap();
+        write_pair(directory.path());
+        let keeper = Keeper::files("admin.tls", files_in(directory.path())).unwrap();
+        let expiries = Expiries::default();
+        keeper.have_watched(&expiries);
+        let watched = expiries.all();
+        assert_eq!(watched.len(), 1);
+        assert_eq!(watched[0].name, "admin.tls");
+        let days = (watched[0].not_after - 1_800_000_000) / 86_400;
+        assert_eq!(days, 396);
+    }
+
+    #[test]
     fn a_bad_replacement_leaves_the_old_one_in_use() {
         let directory = tempfile::tempdir().unwrap();
         let first = write_pair(directory.path());
         let files = files_in(directory.path());
-        let mut keeper = Keeper::files(files.clone()).unwrap();
+        let mut keeper = Keeper::files("device.tls", files.clone()).unwrap();
         let other = PKey::from_rsa(Rsa::generate(2048).unwrap()).unwrap();
         fs::write(&files.key, other.private_key_to_pem_pkcs8().unwrap()).unwrap();
         let wrong = files.load();
