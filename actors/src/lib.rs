@@ -14,6 +14,7 @@ pub mod housekeeping;
 pub mod push_certificate;
 pub mod pusher;
 pub mod registry;
+pub mod scep;
 pub mod store;
 pub mod wakes;
 
