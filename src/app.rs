@@ -6,6 +6,7 @@ use actix::Addr;
 use actors::admission::Admission;
 use actors::pusher::{PushFigures, Pusher};
 use actors::registry::Registry;
+use actors::scep::Scep;
 use actors::{Clock, Store};
 
 use crate::config::Config;
@@ -29,6 +30,8 @@ pub struct App {
     pub push_figures: Arc<PushFigures>,
     /// Proves devices' identities.
     pub verifier: IdentityVerifier,
+    /// The SCEP server, and the device CA behind it.
+    pub scep: Scep,
     /// Turns away what is too much.
     pub admission: Admission,
     /// What is counted at the doors.

@@ -273,7 +273,7 @@ fn is_checkin_body(body: &[u8]) -> bool {
 
 /// Reads a body up to a cap and against a deadline. What is long is admitted before
 /// it is read.
-async fn read(
+pub(crate) async fn read(
     headers: &HeaderMap,
     mut payload: web::Payload,
     cap: usize,

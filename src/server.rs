@@ -18,6 +18,7 @@ use actors::device::House;
 use actors::housekeeping::Housekeeper;
 use actors::pusher::{PushFigures, PushOptions, Pusher};
 use actors::registry::Registry;
+use actors::scep::Scep;
 use actors::store::GuardLimits;
 use actors::{Clock, Store, StoreError, StoreOptions};
 use anyhow::Context as _;
@@ -28,7 +29,7 @@ use crate::auth::{Scope, new_token, token_record};
 use crate::config::Config;
 use crate::identity::IdentityVerifier;
 use crate::metrics::Metrics;
-use crate::{api, compat, mdm};
+use crate::{api, compat, mdm, scep};
 
 /// A server that runs.
 #[derive(Debug)]
@@ -145,12 +146,19 @@ fn assemble(
     let extra = extra.collect::<anyhow::Result<Vec<_>>>()?;
     let header = &config.device.client_cert_header;
     let verifier = IdentityVerifier::new(
-        &[ca.certificate_pem],
+        std::slice::from_ref(&ca.certificate_pem),
         &extra,
         config.device.trusted_proxies.clone(),
         (!header.is_empty()).then(|| header.clone()),
     )
     .context("device.extra_ca_files")?;
+    let scep = Scep::open(
+        &config.store.path,
+        ca,
+        store.clone(),
+        clock.clone(),
+        config.scep.validity_days,
+    )?;
     let house = House {
         store: store.clone(),
         clock: clock.clone(),
@@ -179,6 +187,7 @@ fn assemble(
         pusher,
         push_figures,
         verifier,
+        scep,
         admission,
     })
 }
@@ -240,6 +249,7 @@ fn device_server(app: web::Data<App>, listener: TcpListener) -> io::Result<Serve
         let config = app.config.device.clone();
         WebApp::new()
             .app_data(app.clone())
+            .configure(scep::routes)
             .configure(move |service| {
                 mdm::routes(service, &config.checkin_path, &config.connect_path);
             })

@@ -11,4 +11,5 @@ mod device_door;
 mod hardening;
 mod kill;
 mod restart;
+mod scep;
 mod vectors;
