@@ -87,6 +87,8 @@ pub struct Store {
     pub cache_mb: usize,
     /// Room that must stay on the disk.
     pub reserve_mb: u64,
+    /// What report bodies may hold.
+    pub budget_mb: u64,
 }
 
 /// `[apns]`
@@ -220,6 +222,7 @@ impl Default for Store {
             retention_days: 90,
             cache_mb: 64,
             reserve_mb: 256,
+            budget_mb: 4096,
         }
     }
 }
@@ -407,7 +410,7 @@ mod tests {
             .filter(|line| line.contains(" = ") && !line.starts_with('#'));
         assert_eq!(
             shown.count(),
-            32,
+            33,
             "a key was added or removed: show it in config.toml too"
         );
     }

@@ -13,7 +13,7 @@ use schema::catalog::FieldError;
 use schema::checkin::Misread;
 use schema::enrollment::Misbehaved;
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::{IntoResponses, ToSchema};
 
 use crate::identity::IdentityError;
 
@@ -29,6 +29,9 @@ pub enum DeviceError {
     /// What the floors below say.
     #[error(transparent)]
     Fault(#[from] Fault),
+    /// An unreadable report under an identity that is bound to nothing.
+    #[error("the identity certificate is bound to no enrollment")]
+    Unbound,
     /// Too much is going on.
     #[error("overloaded")]
     Overloaded,
@@ -80,6 +83,7 @@ impl DeviceError {
             Self::Scep(ScepError::Store(_)) => "store",
             Self::Scep(ScepError::Ca(_)) => "ca",
             Self::Scep(ScepError::Stopping) => "stopping",
+            Self::Unbound => "unknown_enrollment",
             Self::Overloaded => "overloaded",
             Self::TooLong(_) => "too_long",
             Self::TooSlow => "too_slow",
@@ -92,7 +96,7 @@ impl DeviceError {
 impl ResponseError for DeviceError {
     fn status_code(&self) -> StatusCode {
         match self {
-            Self::Identity(_) => StatusCode::FORBIDDEN,
+            Self::Identity(_) | Self::Unbound => StatusCode::FORBIDDEN,
             Self::Misread(_)
             | Self::Incomplete
             | Self::Query(_)
@@ -152,6 +156,20 @@ pub struct Problem {
     /// Which fields are at fault.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<Field>,
+}
+
+/// The refusals every call of the admin API may give, for the OpenAPI document.
+#[derive(IntoResponses)]
+pub enum Refusals {
+    /// No valid token.
+    #[response(status = 401)]
+    Unauthorized(#[to_schema] Problem),
+    /// A scope is missing; it is named.
+    #[response(status = 403)]
+    Forbidden(#[to_schema] Problem),
+    /// Our own trouble; try again.
+    #[response(status = 503)]
+    Unavailable(#[to_schema] Problem),
 }
 
 /// A field at fault.

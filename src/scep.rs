@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use actix_web::http::Method;
 use actix_web::http::header::CONTENT_ENCODING;
 use actix_web::{HttpRequest, HttpResponse, ResponseError as _, web};
-use actors::admission::Weight;
+use actors::admission::{Permit, Weight};
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -66,27 +66,34 @@ async fn serve(
         ("PKIOperation", false) => {
             let message = query.message.ok_or(DeviceError::Query("no message"))?;
             let message = decode(&message).ok_or(DeviceError::Query("message is not base64"))?;
-            pki_operation(app, message.into()).await
+            pki_operation(app, message.into(), None).await
         }
         // What such a client repeats in the query is passed over.
         ("PKIOperation", true) => {
-            let (message, _held) = read(request.headers(), body, MESSAGE_CAP, app).await?;
-            pki_operation(app, message).await
+            let body = read(request.headers(), body, MESSAGE_CAP, app).await?;
+            if body.cut {
+                return Err(DeviceError::TooLong(MESSAGE_CAP));
+            }
+            pki_operation(app, body.bytes, body.permit).await
         }
         _ => Err(DeviceError::Query("an operation that is not served")),
     }
 }
 
-async fn pki_operation(app: &App, message: Bytes) -> Result<HttpResponse, DeviceError> {
-    if message.len() > MESSAGE_CAP {
-        return Err(DeviceError::TooLong(MESSAGE_CAP));
-    }
-    let _permit = admit(app, message.len())?;
+async fn pki_operation(
+    app: &App,
+    message: Bytes,
+    held: Option<Permit>,
+) -> Result<HttpResponse, DeviceError> {
+    let _permit = match held {
+        Some(permit) => permit,
+        None => admit(app, message.len())?,
+    };
     let reply = app.scep.answer(message).await?;
     Ok(answer("application/x-pki-message", reply))
 }
 
-fn admit(app: &App, bytes: usize) -> Result<actors::admission::Permit, DeviceError> {
+fn admit(app: &App, bytes: usize) -> Result<Permit, DeviceError> {
     let permit = app.admission.admit(Weight::Full, bytes);
     permit.ok_or(DeviceError::Overloaded)
 }

@@ -15,6 +15,7 @@ use actors::admission::Admission;
 use actors::apns::Endpoint;
 use actors::ca::DeviceCa;
 use actors::device::House;
+use actors::expiry::{self, Expiries};
 use actors::housekeeping::Housekeeper;
 use actors::pusher::{PushFigures, PushOptions, Pusher};
 use actors::registry::Registry;
@@ -22,6 +23,7 @@ use actors::scep::Scep;
 use actors::store::GuardLimits;
 use actors::{Clock, Store, StoreError, StoreOptions};
 use anyhow::Context as _;
+use schema::expiry::Purpose;
 use tokio::sync::oneshot;
 
 use crate::app::App;
@@ -71,6 +73,7 @@ pub async fn serve(config: Config, clock: Clock) -> anyhow::Result<Running> {
         app.store.clone(),
         app.registry.clone(),
         app.clock.clone(),
+        app.expiries.clone(),
         app.config.store.retention_days,
     )?;
     let (tell, ended) = oneshot::channel();
@@ -124,7 +127,8 @@ pub fn open_store(config: &Config, clock: &Clock) -> Result<Store, StoreError> {
         directory: config.store.path.clone(),
         seal_key_file: (!key.as_os_str().is_empty()).then(|| key.clone()),
         cache_bytes: config.store.cache_mb << 20,
-        reserve_bytes: config.store.reserve_mb << 20,
+        reserve_bytes: config.store.reserve_mb.saturating_mul(1 << 20),
+        body_budget_bytes: config.store.budget_mb.saturating_mul(1 << 20),
         guard: GuardLimits {
             max_devices: config.guard.max_devices,
             window_minutes: config.guard.window_minutes,
@@ -140,6 +144,9 @@ fn assemble(
     supervising: &Arbiter,
 ) -> anyhow::Result<App> {
     let ca = DeviceCa::open(&config.store.path, config.scep.ca_validity_days)?;
+    let expiries = Expiries::default();
+    let ca_ends = expiry::not_after(&ca.certificate_pem).context("ca.pem")?;
+    expiries.watch(Purpose::DeviceCa, "ca.pem", ca_ends);
     let extra = config.device.extra_ca_files.iter().map(|file| {
         fs::read(file).with_context(|| format!("device.extra_ca_files: {}", file.display()))
     });
@@ -170,6 +177,7 @@ fn assemble(
         clock.clone(),
         push_options(&config)?,
         push_figures.clone(),
+        expiries.clone(),
     )?;
     let pusher = Pusher::start_in_arbiter(&supervising.handle(), |_| pusher);
     let admission = Admission::new(
@@ -186,6 +194,7 @@ fn assemble(
         registry,
         pusher,
         push_figures,
+        expiries,
         verifier,
         scep,
         admission,

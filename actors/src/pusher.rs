@@ -14,15 +14,17 @@ use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use schema::checkin::Push as Address;
+use schema::expiry::Purpose;
 use schema::{ChannelNo, PushToken, UnixMillis};
 use tokio::sync::mpsc;
 
 pub use topic::TopicState;
 
 use crate::apns::{Endpoint, Outcome, Push, SetupError};
+use crate::expiry::Expiries;
 use crate::push_certificate::{PushCertificate, PushCertificateError};
 use crate::store::{Store, StoreError};
-use crate::wakes::Wakes;
+use crate::wakes::{ANSWER_WITHIN_SECONDS, Wakes};
 use crate::{Clock, Fault};
 use topic::{Halt, Topic};
 
@@ -59,6 +61,7 @@ pub struct Pusher {
     clock: Clock,
     options: PushOptions,
     figures: Arc<PushFigures>,
+    expiries: Expiries,
     topics: HashMap<String, Topic>,
     tries: HashMap<ChannelNo, u8>,
     /// Topics without a certificate that were told of.
@@ -88,6 +91,7 @@ impl Pusher {
         clock: Clock,
         options: PushOptions,
         figures: Arc<PushFigures>,
+        expiries: Expiries,
     ) -> Result<Self, PusherError> {
         let (settled, incoming) = mpsc::unbounded_channel();
         let mut pusher = Self {
@@ -98,6 +102,7 @@ impl Pusher {
             clock,
             options,
             figures,
+            expiries,
             topics: HashMap::new(),
             tries: HashMap::new(),
             alarmed: HashSet::new(),
@@ -108,9 +113,19 @@ impl Pusher {
         for (topic, stored) in pusher.store.push_certificates()? {
             let certificate = PushCertificate::from_stored(&stored)?;
             let topic_of = Topic::new(certificate, &pusher.options.endpoint)?;
+            pusher.watch(&topic_of);
             pusher.topics.insert(topic, topic_of);
         }
         Ok(pusher)
+    }
+
+    fn watch(&self, topic: &Topic) {
+        let certificate = &topic.certificate;
+        self.expiries.watch(
+            Purpose::Push,
+            certificate.topic.as_str(),
+            certificate.not_after,
+        );
     }
 
     /// Sends what is due, as far as pace and room allow, and says when to come again.
@@ -183,6 +198,8 @@ impl Pusher {
         };
         let (client, settled) = (topic.client.clone(), self.settled.clone());
         self.in_flight += 1;
+        // Noted before it goes out: the device may poll before APNs has answered.
+        self.wakes.accepted(channel, now);
         actix::spawn(async move {
             let outcome = client.push(push).await;
             // The supervisor outlives its wakes but for a shutdown, when nobody asks.
@@ -220,12 +237,14 @@ impl Pusher {
             return;
         };
         let figures = &self.figures;
+        if !matches!(outcome, Outcome::Accepted { .. }) {
+            self.wakes.forget_accepted(channel);
+        }
         match outcome {
             Outcome::Accepted { .. } => {
                 figures.accepted.fetch_add(1, Ordering::Relaxed);
                 self.tries.remove(&channel);
                 topic.answered(channel);
-                self.wakes.accepted(channel, now);
                 self.store.pushed(channel, now);
             }
             Outcome::Unregistered { .. } => {
@@ -276,21 +295,16 @@ impl Pusher {
         }
     }
 
-    /// Marks every channel with open work that was not woken just now.
+    /// Marks every channel with open work; one woken just now gets its time to answer.
     fn recover(&mut self) -> Result<usize, StoreError> {
         let now = self.clock.now();
-        let mut due = Vec::new();
-        for channel in self.store.channels_with_work()? {
-            let pushed = self.store.last_pushed(channel)?;
-            let young =
-                pushed.is_some_and(|at| now.since(at) < crate::wakes::ANSWER_WITHIN_SECONDS * 1000);
-            if !young {
-                due.push(channel);
-            }
+        let channels = self.store.channels_with_work()?;
+        for channel in &channels {
+            let pushed = self.store.last_pushed(*channel)?.filter(|at| *at <= now);
+            let until = pushed.map(|at| at.plus_seconds(ANSWER_WITHIN_SECONDS));
+            self.wakes.mark_at(*channel, until.unwrap_or(now).max(now));
         }
-        let count = due.len();
-        self.wakes.mark(due, now);
-        Ok(count)
+        Ok(channels.len())
     }
 
     /// Marks, spread over an hour, whoever has open work and was silent for a day.
@@ -388,11 +402,11 @@ impl Handler<PutCertificate> for Pusher {
         let store = self.store.clone();
         let prepared = Topic::new(certificate.clone(), &self.options.endpoint)
             .map_err(PusherError::from)
-            .and_then(|topic| Ok((topic, certificate.to_pem()?)));
+            .and_then(|topic| Ok((topic, certificate.to_pem()?, certificate.key_hash()?)));
         let commit = async move {
-            let (topic, stored) = prepared?;
+            let (topic, stored, key) = prepared?;
             store
-                .put_push_certificate(&topic.certificate.topic, stored.as_ref())
+                .put_push_certificate(&topic.certificate.topic, stored.as_ref(), key)
                 .await?;
             Ok::<_, PusherError>(topic)
         };
@@ -400,6 +414,7 @@ impl Handler<PutCertificate> for Pusher {
             |outcome, pusher, _| {
                 let topic = outcome?;
                 pusher.alarmed.remove(&topic.certificate.topic);
+                pusher.watch(&topic);
                 pusher.topics.insert(topic.certificate.topic.clone(), topic);
                 pusher.tries.clear();
                 pusher.recover()?;

@@ -80,7 +80,7 @@ enum Read {
     /// Nothing is issued; this is the answer.
     Refused(Vec<u8>),
     /// It may have a certificate.
-    Granted(Granted, Asker),
+    Granted(Box<Granted>, Asker),
 }
 
 impl Scep {
@@ -139,11 +139,14 @@ impl Scep {
             Read::Refused(answer) => return Ok(answer),
             Read::Granted(granted, asker) => (granted, asker),
         };
-        let issued = match granted.certificate {
+        let Granted {
+            cipher,
+            certificate,
+        } = *granted;
+        let issued = match certificate {
             Grant::Before(der) => Ok(der),
             Grant::Fresh(paid_with, certificate) => self.record(paid_with, certificate).await?,
         };
-        let cipher = granted.cipher;
         self.turn(move |scep| match issued {
             Ok(der) => scep.hand_over(&asker, &der, cipher),
             Err(refusal) => scep.refuse(&asker, &refusal.into()),
@@ -210,7 +213,7 @@ impl Inner {
             certificate: message.signer.raw.to_vec(),
         };
         match self.judge(&message) {
-            Ok(granted) => Ok(Read::Granted(granted, asker)),
+            Ok(granted) => Ok(Read::Granted(Box::new(granted), asker)),
             Err(Stop::Failed(failed)) => self.refuse(&asker, &failed).map(Read::Refused),
             Err(Stop::Ours(error)) => Err(error),
         }

@@ -13,11 +13,13 @@ pub mod csr;
 pub mod declarative;
 pub mod der;
 pub mod enrollment;
+pub mod expiry;
 pub mod ids;
 pub mod queue;
 pub mod report;
 pub mod scep;
 pub mod time;
+pub mod vendor_request;
 pub mod x509;
 pub mod xml;
 

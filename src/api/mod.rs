@@ -2,6 +2,7 @@
 
 pub mod catalog;
 pub mod commands;
+pub mod device_items;
 pub mod devices;
 pub mod docs;
 pub mod filter;
@@ -69,6 +70,10 @@ pub fn routes(config: &mut web::ServiceConfig) {
                 .route("/commands/{uuid}", web::delete().to(commands::cancel))
                 .route("/push-certificates", web::get().to(push_certificates::list))
                 .route("/push-certificates", web::put().to(push_certificates::put))
+                .route(
+                    "/push-certificates/csr",
+                    web::post().to(push_certificates::csr),
+                )
                 .route("/catalog", web::get().to(catalog::list))
                 .default_service(web::to(unknown)),
         )

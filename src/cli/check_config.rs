@@ -35,7 +35,8 @@ pub(super) fn run(file: Option<&Path>) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn faults(config: &Config) -> Vec<String> {
+/// What is wrong with it, each by its key.
+pub(super) fn faults(config: &Config) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut check = |key: &str, outcome: Result<(), String>| {
         if let Err(why) = outcome {
@@ -61,7 +62,7 @@ fn faults(config: &Config) -> Vec<String> {
 }
 
 /// What works, but deserves a thought.
-fn notes(config: &Config) -> Vec<&'static str> {
+pub(super) fn notes(config: &Config) -> Vec<&'static str> {
     let mut notes = Vec::new();
     if !config.admin.listen.ip().is_loopback() {
         notes.push("admin.listen is not loopback: tokens cross the network in plain HTTP");

@@ -98,7 +98,8 @@ impl Wants {
         if self.push_certificate {
             steps.push(
                 "Upload the MDM push certificate with its key (without one no device is woken):\n\
-                 reveille push-cert import certificate.pem key.pem"
+                 reveille push-cert import certificate.pem key.pem\n\
+                 or begin the way to one: reveille push-cert csr"
                     .to_owned(),
             );
         }

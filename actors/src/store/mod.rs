@@ -14,9 +14,11 @@ mod error;
 mod fold;
 mod guard;
 mod history;
+mod inspect;
 mod open;
 mod operations;
 mod pending;
+mod push_keys;
 mod read;
 mod retention;
 mod seal;
@@ -25,7 +27,7 @@ mod tables;
 mod tail;
 mod writer;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -40,12 +42,14 @@ pub use commands::{COHORTS_OPEN, DIRECT_UP_TO};
 pub use error::StoreError;
 pub use guard::GuardLimits;
 pub use history::{ChannelCommand, Happening, StoredReport};
+pub use inspect::{Fit, Inspection};
 pub use open::StoreOptions;
 pub use operations::{
     Cancel, CancelOutcome, CheckedIn, Effect, Enqueued, Idempotency, Identity, NewCommand, Reported,
 };
 pub use pending::HandOut;
 pub use read::CommandSummary;
+pub use seal::Packed;
 pub use tables::{
     Annotation, AuditEntry, Body, BodyAddress, CertificateRecord, ChallengeRecord, CommandRecord,
     Entry, TokenRecord,
@@ -212,11 +216,16 @@ impl Store {
     /// A channel was in contact: a push token APNs called dead may live after all.
     /// Not waited for.
     pub fn revive(&self, channel: ChannelNo) {
-        if self.inner.published.dead.clear(channel)
-            && let Ok(operations) = self.operations()
-        {
-            let (reply, _) = oneshot::channel();
-            let _ = operations.try_send(Operation::Admin(admin::dead(channel, None), reply));
+        if !self.inner.published.dead.clear(channel) {
+            return;
+        }
+        let (reply, _) = oneshot::channel();
+        let revive = Operation::Admin(admin::dead(channel, None), reply);
+        let taken = self
+            .operations()
+            .is_ok_and(|operations| operations.try_send(revive).is_ok());
+        if !taken {
+            self.inner.published.dead.set(channel);
         }
     }
 
@@ -269,8 +278,7 @@ impl Store {
     /// [`StoreError::Broken`] when the file system does not say.
     pub fn check_room(&self) -> Result<u64, StoreError> {
         let directory = &self.inner.options.directory;
-        let room = rustix::fs::statvfs(directory).map_err(std::io::Error::from)?;
-        let free = room.f_bavail.saturating_mul(room.f_frsize);
+        let free = free_bytes(directory)?;
         let reserve = self.inner.options.reserve_bytes;
         let full = free < reserve;
         if self.inner.published.full.swap(full, Ordering::AcqRel) != full {
@@ -280,7 +288,10 @@ impl Store {
         if full {
             let _ = std::fs::remove_file(&ballast);
         } else if !ballast.exists() && free > reserve.saturating_mul(2) {
-            std::fs::write(&ballast, vec![0; BALLAST_BYTES])?;
+            // Only a help: a quota may forbid it.
+            if let Err(error) = std::fs::write(&ballast, vec![0; BALLAST_BYTES]) {
+                tracing::warn!(%error, "the ballast file cannot be written");
+            }
         }
         Ok(free)
     }
@@ -306,8 +317,10 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Broken`] when sealing fails.
-    pub fn seal_body(&self, channel: ChannelNo, plain: &[u8]) -> Result<Vec<u8>, StoreError> {
-        self.inner.sealer.seal(Place::Journal(channel.0), plain)
+    pub fn seal_body(&self, channel: ChannelNo, body: &Packed) -> Result<Vec<u8>, StoreError> {
+        self.inner
+            .sealer
+            .seal_packed(Place::Journal(channel.0), body)
     }
 
     /// Seals a secret of a device.
@@ -338,12 +351,13 @@ impl Store {
         &self,
         operation: impl FnOnce(Reply<T>) -> Operation,
     ) -> Result<Ticket<T>, StoreError> {
-        if self.full() {
+        let (reply, ticket) = oneshot::channel();
+        let operation = operation(reply);
+        if self.full() && !operation.frees_room() {
             return Err(StoreError::Full);
         }
-        let (reply, ticket) = oneshot::channel();
         self.operations()?
-            .try_send(operation(reply))
+            .try_send(operation)
             .map_err(|error| match error {
                 mpsc::error::TrySendError::Full(_) => StoreError::Overloaded,
                 mpsc::error::TrySendError::Closed(_) => self.gone(),
@@ -366,6 +380,15 @@ impl Store {
     fn gone(&self) -> StoreError {
         self.broken().map_or(StoreError::Closed, StoreError::Broken)
     }
+}
+
+/// How many bytes the disk of a directory has left for us.
+///
+/// # Errors
+/// What the file system says.
+pub fn free_bytes(directory: &Path) -> std::io::Result<u64> {
+    let room = rustix::fs::statvfs(directory)?;
+    Ok(room.f_bavail.saturating_mul(room.f_frsize))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

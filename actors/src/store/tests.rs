@@ -1,8 +1,5 @@
 //! The store against its promises: effects once, folds invisible, crashes harmless.
 
-use std::path::Path;
-
-use roaring::RoaringBitmap;
 use schema::checkin::{CheckIn, Facts, Message, Push, Sender, UserNames};
 use schema::enrollment::{Claim, Enrollment, SecretKind};
 use schema::queue::State;
@@ -97,7 +94,10 @@ impl Desk {
             )
         });
         let secrets = secrets.collect();
-        let body = self.store.seal_body(channel, b"checkin").unwrap();
+        let body = self
+            .store
+            .seal_body(channel, &Packed::of(b"checkin"))
+            .unwrap();
         let identity = Identity {
             leaf,
             not_after: 0,
@@ -156,7 +156,7 @@ async fn report(
             seq: None,
             status,
             errors: Vec::new(),
-            body: Some(store.seal_body(channel, body).unwrap()),
+            body: Some(store.seal_body(channel, &Packed::of(body)).unwrap()),
         })
         .unwrap();
     store.redeem(ticket).await.unwrap()
@@ -584,12 +584,133 @@ async fn writes_are_refused_without_room_and_taken_when_there_is() {
     };
     let store = Store::open(options, Clock::manual(NOW)).unwrap();
     store.check_room().unwrap();
+    let id = EnrollId::device("D").unwrap();
+    let refused = store.put_quarantine(&id, None).await.unwrap_err();
+    assert_eq!(refused, StoreError::Full);
+    store.cancel(Cancel::Channel(ChannelNo(1))).await.unwrap();
+    store.fold().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_comes_behind_a_retention_in_its_batch_is_not_forgotten() {
+    let desk = Desk::new();
+    let channel = desk.enroll("D").await.channel.no;
+    for round in 0..40 {
+        let uuid = format!("c{round}");
+        let target = [channel];
+        // Queued behind a commit under way, the rest meets in one batch.
+        let (queued, retained, effect) = tokio::join!(
+            desk.enqueue(&uuid, &target),
+            desk.store.retain(NOW.minus_seconds(3600)),
+            desk.report(channel, &uuid, Status::Acknowledged),
+        );
+        queued.unwrap();
+        retained.unwrap();
+        assert!(matches!(effect, Effect::Counted { .. }), "{effect:?}");
+        desk.store.fold().await.unwrap();
+        assert_eq!(open(&desk.store, channel), [], "round {round}");
+        assert!(
+            desk.store
+                .result(channel, Seq(round + 1))
+                .unwrap()
+                .is_some()
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_finished_command_to_many_stays_finished_after_a_restart_and_retention() {
+    let desk = Desk::new();
+    let ids: Vec<_> = (0..1100).map(|number| format!("D{number}")).collect();
+    let enrolled = futures_util::future::join_all(ids.iter().map(|id| desk.enroll(id))).await;
+    let channels: Vec<_> = enrolled
+        .iter()
+        .map(|enrollment| enrollment.channel.no)
+        .collect();
+    desk.enqueue("all", &channels).await.unwrap();
+    let reports = channels
+        .iter()
+        .map(|channel| desk.report(*channel, "all", Status::Acknowledged));
+    futures_util::future::join_all(reports).await;
+    desk.store.fold().await.unwrap();
+    let (after, _directory) = desk.crashed();
+    assert_eq!(after.channels_with_work().unwrap(), []);
+    after.retain(NOW.plus_seconds(60)).await.unwrap();
+    assert!(after.command(Seq(1)).unwrap().is_none());
+    assert_eq!(open(&after, channels[0]), []);
+}
+
+#[tokio::test]
+async fn one_push_key_waits_until_its_certificate_comes() {
+    let desk = Desk::new();
+    let waiting = || desk.store.pending_push_key().unwrap();
+    assert_eq!(waiting(), None);
+    desk.store
+        .keep_push_key([1; 32], b"one", false)
+        .await
+        .unwrap();
+    desk.store
+        .keep_push_key([2; 32], b"two", false)
+        .await
+        .unwrap();
+    assert_eq!(waiting().unwrap(), b"one", "the first stays");
+    desk.store
+        .keep_push_key([2; 32], b"two", true)
+        .await
+        .unwrap();
+    assert_eq!(waiting().unwrap(), b"two", "unless it is replaced");
+    let put = |key| {
+        desk.store
+            .put_push_certificate("topic", b"certificate", key)
+    };
+    put([1; 32]).await.unwrap();
+    assert_eq!(waiting().unwrap(), b"two", "another key's certificate");
+    put([2; 32]).await.unwrap();
+    assert_eq!(waiting(), None);
+}
+
+#[tokio::test]
+async fn a_look_from_outside_sees_what_the_store_holds_and_changes_nothing() {
+    let desk = Desk::new();
+    let directory = desk.directory.path().to_owned();
+    let key = directory.join("seal.key");
+    let look = || Inspection::of(&directory, &key);
+    assert_eq!(look().unwrap_err(), StoreError::InUse);
+    let Desk {
+        store,
+        directory: _held,
+        ..
+    } = desk;
+    store.close();
+    drop(store);
+    let empty = look().unwrap();
+    assert_eq!(empty.schema, Some(Inspection::KNOWN_SCHEMA));
+    assert_eq!(empty.last_written, None);
+    assert_eq!(empty.sealing, Ok(Fit::Untested));
+
+    let store = Store::open(options(&directory), Clock::manual(NOW)).unwrap();
+    store
+        .put_push_certificate("topic", b"certificate", [0; 32])
+        .await
+        .unwrap();
+    store.close();
+    drop(store);
+    let before = std::fs::read(directory.join("reveille.redb")).unwrap();
+    let seen = look().unwrap();
+    assert_eq!(seen.sealing, Ok(Fit::Opens));
     assert_eq!(
-        store
-            .cancel(Cancel::Channel(ChannelNo(1)))
-            .await
-            .unwrap_err(),
-        StoreError::Full
+        seen.push_certificates,
+        [("topic".to_owned(), b"certificate".to_vec())]
     );
-    assert_eq!(RoaringBitmap::new().len(), store.enrolled());
+    std::fs::write(&key, [9; 32]).unwrap();
+    assert_eq!(look().unwrap().sealing, Err(StoreError::Unsealable));
+    std::fs::remove_file(&key).unwrap();
+    assert!(matches!(
+        look().unwrap().sealing,
+        Err(StoreError::SealingKey(_))
+    ));
+    assert_eq!(
+        std::fs::read(directory.join("reveille.redb")).unwrap(),
+        before
+    );
 }
