@@ -7,6 +7,7 @@ use actors::admission::Admission;
 use actors::expiry::Expiries;
 use actors::pusher::{PushFigures, Pusher};
 use actors::registry::Registry;
+use actors::scep::Scep;
 use actors::{Clock, Store};
 
 use crate::config::Config;
@@ -34,6 +35,8 @@ pub struct App {
     pub verifier: IdentityVerifier,
     /// PEM of the TLS root devices must be told to trust, when it is one of our own.
     pub tls_root_pem: Option<Vec<u8>>,
+    /// The SCEP server, and the device CA behind it.
+    pub scep: Scep,
     /// Turns away what is too much.
     pub admission: Admission,
     /// What is counted at the doors.

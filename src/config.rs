@@ -139,6 +139,10 @@ pub struct Apns {
 pub struct Scep {
     /// Life of the device CA.
     pub ca_validity_days: u32,
+    /// Life of the identity certificates it issues.
+    pub validity_days: u32,
+    /// Life of the challenge in an enrollment profile.
+    pub challenge_ttl_minutes: u64,
 }
 
 /// `[compat]`
@@ -269,6 +273,8 @@ impl Default for Scep {
     fn default() -> Self {
         Self {
             ca_validity_days: 7300,
+            validity_days: 397,
+            challenge_ttl_minutes: 60,
         }
     }
 }
@@ -368,6 +374,12 @@ impl Config {
             );
         }
         self.check_tls()?;
+        if self.scep.validity_days == 0 || self.scep.challenge_ttl_minutes == 0 {
+            return wrong(
+                "scep",
+                "validity_days and challenge_ttl_minutes must not be 0",
+            );
+        }
         if self.limits.requests == 0 || self.limits.body_mb < 32 {
             return wrong(
                 "limits",
@@ -448,7 +460,7 @@ mod tests {
             .filter(|line| line.contains(" = ") && !line.starts_with('#'));
         assert_eq!(
             shown.count(),
-            36,
+            38,
             "a key was added or removed: show it in config.toml too"
         );
     }

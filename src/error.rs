@@ -7,6 +7,7 @@ use actix_web::body::BoxBody;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{ContentType, RETRY_AFTER};
 use actix_web::{HttpResponse, ResponseError};
+use actors::scep::ScepError;
 use actors::{Fault, StoreError};
 use schema::catalog::FieldError;
 use schema::checkin::Misread;
@@ -43,6 +44,12 @@ pub enum DeviceError {
     /// The connection ended in the middle of the body.
     #[error("the body is incomplete")]
     Incomplete,
+    /// What the SCEP server says.
+    #[error(transparent)]
+    Scep(#[from] ScepError),
+    /// The query is none of SCEP's.
+    #[error("the query has {0}")]
+    Query(&'static str),
     /// A `Content-Encoding`.
     #[error("a Content-Encoding is not accepted")]
     Encoded,
@@ -72,6 +79,10 @@ impl DeviceError {
                 Fault::Quarantined(_) => "quarantined",
                 Fault::Stopping => "stopping",
             },
+            Self::Scep(ScepError::Unreadable(_)) | Self::Query(_) => "unreadable",
+            Self::Scep(ScepError::Store(_)) => "store",
+            Self::Scep(ScepError::Ca(_)) => "ca",
+            Self::Scep(ScepError::Stopping) => "stopping",
             Self::Unbound => "unknown_enrollment",
             Self::Overloaded => "overloaded",
             Self::TooLong(_) => "too_long",
@@ -86,7 +97,11 @@ impl ResponseError for DeviceError {
     fn status_code(&self) -> StatusCode {
         match self {
             Self::Identity(_) | Self::Unbound => StatusCode::FORBIDDEN,
-            Self::Misread(_) | Self::Incomplete => StatusCode::BAD_REQUEST,
+            Self::Misread(_)
+            | Self::Incomplete
+            | Self::Query(_)
+            | Self::Scep(ScepError::Unreadable(_)) => StatusCode::BAD_REQUEST,
+            Self::Scep(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Fault(fault) => match fault {
                 Fault::Misbehaved(Misbehaved::NoTokenService | Misbehaved::UnknownEndpoint) => {
                     StatusCode::BAD_REQUEST

@@ -16,6 +16,7 @@ pub mod error;
 pub mod identity;
 pub mod mdm;
 pub mod metrics;
+pub mod scep;
 pub mod server;
 pub mod tls;
 

@@ -310,18 +310,18 @@ fn is_checkin_body(body: &[u8]) -> bool {
 }
 
 /// A body as it was read.
-struct Body {
+pub(crate) struct Body {
     /// Its bytes; only the beginning when it was cut.
-    bytes: Bytes,
+    pub(crate) bytes: Bytes,
     /// Longer than its cap: the rest was drained and dropped.
-    cut: bool,
+    pub(crate) cut: bool,
     /// Held while it is worked on, when it is a long one.
-    permit: Option<Permit>,
+    pub(crate) permit: Option<Permit>,
 }
 
 /// Reads a body up to a cap and against a deadline. What is long is admitted before it
 /// is read; what is over the cap is drained, so that the device hears the answer.
-async fn read(
+pub(crate) async fn read(
     headers: &HeaderMap,
     mut payload: web::Payload,
     cap: usize,

@@ -19,6 +19,7 @@ use actors::expiry::{self, Expiries};
 use actors::housekeeping::Housekeeper;
 use actors::pusher::{PushFigures, PushOptions, Pusher};
 use actors::registry::Registry;
+use actors::scep::Scep;
 use actors::store::GuardLimits;
 use actors::{Clock, Store, StoreError, StoreOptions};
 use anyhow::Context as _;
@@ -31,7 +32,7 @@ use crate::auth::{Scope, new_token, token_record};
 use crate::config::Config;
 use crate::identity::IdentityVerifier;
 use crate::metrics::Metrics;
-use crate::{api, compat, mdm, tls};
+use crate::{api, compat, mdm, scep, tls};
 
 /// A server that runs.
 #[derive(Debug)]
@@ -62,12 +63,13 @@ pub async fn serve(config: Config, clock: Clock) -> anyhow::Result<Running> {
     let store = open_store(&config, &clock)?;
     let supervising = Arbiter::new();
     let expiries = Expiries::default();
-    let verifier = verifier(&config, &expiries)?;
+    let (verifier, ca) = verifier(&config, &expiries)?;
     let device_tls = tls::device(&config, &clock, verifier.authority_names())
         .context("TLS of the device listener")?;
     let admin_tls = tls::admin(&config.admin).context("TLS of the admin listener")?;
     let made = Made {
         verifier,
+        ca,
         expiries: expiries.clone(),
         tls_root_pem: device_tls.as_ref().and_then(|tls| tls.root_pem.clone()),
     };
@@ -162,7 +164,7 @@ pub fn open_store(config: &Config, clock: &Clock) -> Result<Store, StoreError> {
     Store::open(options, clock.clone())
 }
 
-fn verifier(config: &Config, expiries: &Expiries) -> anyhow::Result<IdentityVerifier> {
+fn verifier(config: &Config, expiries: &Expiries) -> anyhow::Result<(IdentityVerifier, DeviceCa)> {
     let ca = DeviceCa::open(&config.store.path, config.scep.ca_validity_days)?;
     let ca_ends = expiry::not_after(&ca.certificate_pem).context("ca.pem")?;
     expiries.watch(Purpose::DeviceCa, "ca.pem", ca_ends);
@@ -171,18 +173,20 @@ fn verifier(config: &Config, expiries: &Expiries) -> anyhow::Result<IdentityVeri
     });
     let extra = extra.collect::<anyhow::Result<Vec<_>>>()?;
     let header = &config.device.client_cert_header;
-    IdentityVerifier::new(
-        &[ca.certificate_pem],
+    let verifier = IdentityVerifier::new(
+        std::slice::from_ref(&ca.certificate_pem),
         &extra,
         config.device.trusted_proxies.clone(),
         (!header.is_empty()).then(|| header.clone()),
     )
-    .context("device.extra_ca_files")
+    .context("device.extra_ca_files")?;
+    Ok((verifier, ca))
 }
 
 /// What is made of certificates before the rest of the house.
 struct Made {
     verifier: IdentityVerifier,
+    ca: DeviceCa,
     expiries: Expiries,
     tls_root_pem: Option<Vec<u8>>,
 }
@@ -194,6 +198,13 @@ fn assemble(
     made: Made,
     supervising: &Arbiter,
 ) -> anyhow::Result<App> {
+    let scep = Scep::open(
+        &config.store.path,
+        made.ca,
+        store.clone(),
+        clock.clone(),
+        config.scep.validity_days,
+    )?;
     let house = House {
         store: store.clone(),
         clock: clock.clone(),
@@ -225,6 +236,7 @@ fn assemble(
         expiries: made.expiries,
         verifier: made.verifier,
         tls_root_pem: made.tls_root_pem,
+        scep,
         admission,
     })
 }
@@ -290,6 +302,7 @@ fn device_server(
         let config = app.config.device.clone();
         WebApp::new()
             .app_data(app.clone())
+            .configure(scep::routes)
             .configure(move |service| {
                 mdm::routes(service, &config.checkin_path, &config.connect_path);
             })

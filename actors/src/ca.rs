@@ -1,27 +1,42 @@
 //! The device CA: the root that identity certificates of devices chain to.
 //!
 //! Made at the first start and kept as two files in the data directory. The door
-//! trusts its certificate; issuing comes with enrollment.
+//! trusts its certificate; what it issues is in `issue.rs`, the certificate that
+//! answers SCEP clients in its place in `ra.rs`.
+
+mod issue;
+mod ra;
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+use std::sync::Arc;
 
 use openssl::asn1::Asn1Time;
 use openssl::bn::{BigNum, MsbOption};
 use openssl::error::ErrorStack;
 use openssl::hash::MessageDigest;
-use openssl::pkey::PKey;
+use openssl::pkey::{PKey, Private};
 use openssl::rsa::Rsa;
 use openssl::x509::extension::{BasicConstraints, KeyUsage, SubjectKeyIdentifier};
 use openssl::x509::{X509, X509NameBuilder};
 
-/// The device CA's certificate; its key stays in its file until it has to sign.
+pub use issue::{PublicKey, SignedLeaf};
+pub(crate) use issue::{message_digest, verify};
+pub(crate) use ra::Ra;
+
+/// The device CA. Cheap to clone; never shows its key.
 #[derive(Clone)]
 pub struct DeviceCa {
     /// The certificate in PEM.
     pub certificate_pem: Vec<u8>,
+    signer: Arc<Signer>,
+}
+
+struct Signer {
+    certificate: X509,
+    key: PKey<Private>,
 }
 
 impl std::fmt::Debug for DeviceCa {
@@ -38,21 +53,49 @@ impl DeviceCa {
     pub fn open(directory: &Path, valid_days: u32) -> Result<Self, CaError> {
         let (certificate, key) = (directory.join("ca.pem"), directory.join("ca.key"));
         match (certificate.exists(), key.exists()) {
-            (true, true) => {
-                let certificate_pem = fs::read(&certificate)?;
-                X509::from_pem(&certificate_pem)?;
-                Ok(Self { certificate_pem })
-            }
+            (true, true) => Self::of(fs::read(&certificate)?, &fs::read(&key)?),
             (false, false) => {
                 let (certificate_pem, key_pem) = make(valid_days)?;
                 write_private(&key, &key_pem)?;
                 write_private(&certificate, &certificate_pem)?;
                 fs::File::open(directory)?.sync_all()?;
-                Ok(Self { certificate_pem })
+                Self::of(certificate_pem, &key_pem)
             }
             (_, false) => Err(CaError::Missing("ca.key")),
             (false, _) => Err(CaError::Missing("ca.pem")),
         }
+    }
+
+    fn of(certificate_pem: Vec<u8>, key_pem: &[u8]) -> Result<Self, CaError> {
+        let certificate = X509::from_pem(&certificate_pem)?;
+        let key = PKey::private_key_from_pem(key_pem)?;
+        if !certificate.public_key()?.public_eq(&key) {
+            return Err(CaError::NotAPair);
+        }
+        Ok(Self {
+            certificate_pem,
+            signer: Arc::new(Signer { certificate, key }),
+        })
+    }
+
+    /// The certificate in DER.
+    ///
+    /// # Errors
+    /// [`CaError`] when OpenSSL cannot write it.
+    pub fn certificate_der(&self) -> Result<Vec<u8>, CaError> {
+        Ok(self.signer.certificate.to_der()?)
+    }
+
+    /// SHA-1 of the certificate: the `CAFingerprint` of a SCEP payload.
+    ///
+    /// # Errors
+    /// [`CaError`] when OpenSSL cannot hash it.
+    pub fn fingerprint(&self) -> Result<Vec<u8>, CaError> {
+        Ok(self
+            .signer
+            .certificate
+            .digest(MessageDigest::sha1())?
+            .to_vec())
     }
 }
 
@@ -62,12 +105,18 @@ pub enum CaError {
     /// Only one of the two files is there; a new CA would shut all devices out.
     #[error("{0} is missing from the data directory while its counterpart is there")]
     Missing(&'static str),
+    /// The two files are not a pair.
+    #[error("ca.pem and ca.key in the data directory do not belong together")]
+    NotAPair,
     /// A file cannot be read or written.
     #[error("device CA: {0}")]
     Io(#[from] io::Error),
     /// OpenSSL's word.
     #[error("device CA: {0}")]
     OpenSsl(#[from] ErrorStack),
+    /// A certificate OpenSSL made does not read back.
+    #[error("device CA: {0}")]
+    Der(#[from] schema::der::DerError),
 }
 
 fn make(valid_days: u32) -> Result<(Vec<u8>, Vec<u8>), ErrorStack> {

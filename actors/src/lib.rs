@@ -15,6 +15,7 @@ pub mod housekeeping;
 pub mod push_certificate;
 pub mod pusher;
 pub mod registry;
+pub mod scep;
 pub mod store;
 pub mod tls;
 pub mod wakes;

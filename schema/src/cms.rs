@@ -1,5 +1,6 @@
 //! Reads CMS SignedData (RFC 5652): the form of `Mdm-Signature` and of SCEP
-//! messages.
+//! messages. EnvelopedData, what SCEP hides its requests in, is read in
+//! `enveloped.rs`; both are written in `writer.rs`.
 //!
 //! Takes what devices really send: BER with indefinite lengths, SHA-1, with
 //! and without signed attributes. It decides *what* has to be verified
@@ -7,12 +8,16 @@
 //! arithmetic to its caller: no cryptography lives here.
 
 mod algorithm;
+mod enveloped;
+mod writer;
 
 use std::borrow::Cow;
 
 use thiserror::Error;
 
 pub use self::algorithm::{DigestAlgorithm, KeyAlgorithm, signature_algorithm};
+pub use self::enveloped::{ContentCipher, Enveloped, Recipient};
+pub use self::writer::{certificates_only, enveloped, signed};
 use crate::der::{DerError, Element, Oid, Reader, Tag};
 use crate::x509::Certificate;
 
@@ -80,8 +85,8 @@ pub enum ToBeSigned<'a> {
 /// [`CmsError::NoContent`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum CmsError {
-    /// Not a SignedData in BER or DER.
-    #[error("not a CMS SignedData: {0}")]
+    /// Not the structure called for, in BER or DER.
+    #[error("not well formed CMS: {0}")]
     Encoding(#[from] DerError),
     /// A content type, hash or signature other than the ones read here.
     #[error("unsupported {0}")]
@@ -264,7 +269,9 @@ impl<'a> SignerId<'a> {
         Ok(Self::IssuerAndSerial { issuer, serial })
     }
 
-    fn names(&self, certificate: &Certificate<'_>) -> bool {
+    /// Whether this is the id of `certificate`.
+    #[must_use]
+    pub fn names(&self, certificate: &Certificate<'_>) -> bool {
         match self {
             Self::IssuerAndSerial { issuer, serial } => {
                 certificate.issuer == *issuer && certificate.serial == *serial

@@ -409,6 +409,10 @@ impl Tag {
     pub const UTF8_STRING: Tag = Tag(0x0c);
     /// PrintableString, primitive.
     pub const PRINTABLE_STRING: Tag = Tag(0x13);
+    /// TeletexString, also called T61String.
+    pub const T61_STRING: Tag = Tag(0x14);
+    /// IA5String.
+    pub const IA5_STRING: Tag = Tag(0x16);
     /// UTCTime.
     pub const UTC_TIME: Tag = Tag(0x17);
     /// GeneralizedTime.

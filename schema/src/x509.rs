@@ -203,7 +203,7 @@ impl<'a> Certificate<'a> {
 }
 
 impl<'a> SubjectPublicKey<'a> {
-    fn parse(mut info: Reader<'a>) -> Result<Self, DerError> {
+    pub(crate) fn parse(mut info: Reader<'a>) -> Result<Self, DerError> {
         let mut identifier = info.sequence()?;
         let algorithm = identifier.oid()?;
         let curve = if identifier.peek() == Some(Tag::OID) {

@@ -62,7 +62,7 @@ pub enum Digest {
 }
 
 impl Digest {
-    fn openssl(self) -> MessageDigest {
+    pub(crate) fn openssl(self) -> MessageDigest {
         match self {
             Self::Sha1 => MessageDigest::sha1(),
             Self::Sha256 => MessageDigest::sha256(),
@@ -71,7 +71,7 @@ impl Digest {
         }
     }
 
-    fn algorithm(self) -> Vec<u8> {
+    pub(crate) fn algorithm(self) -> Vec<u8> {
         let oid: &[u8] = match self {
             Self::Sha1 => &[0x06, 5, 0x2b, 0x0e, 3, 2, 0x1a],
             Self::Sha256 => &[0x06, 9, 0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, 1],
@@ -141,18 +141,18 @@ fn signer_info(
 }
 
 /// contentType and messageDigest, in DER's order for a SET OF.
-fn attributes(digest: &[u8]) -> Vec<u8> {
+pub(crate) fn attributes(digest: &[u8]) -> Vec<u8> {
     let content_type = der::sequence(&[CONTENT_TYPE, &der::value(SET, &[DATA])]);
     let digest = der::value(OCTET_STRING, &[digest]);
     let message_digest = der::sequence(&[MESSAGE_DIGEST, &der::value(SET, &[&digest])]);
     [content_type, message_digest].concat()
 }
 
-const NULL: &[u8] = &[0x05, 0];
-const VERSION_1: &[u8] = &[0x02, 1, 1];
-const DATA: &[u8] = &[0x06, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 7, 1];
-const SIGNED_DATA: &[u8] = &[0x06, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 7, 2];
-const RSA_ENCRYPTION: &[u8] = &[0x06, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1];
+pub(crate) const NULL: &[u8] = &[0x05, 0];
+pub(crate) const VERSION_1: &[u8] = &[0x02, 1, 1];
+pub(crate) const DATA: &[u8] = &[0x06, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 7, 1];
+pub(crate) const SIGNED_DATA: &[u8] = &[0x06, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 7, 2];
+pub(crate) const RSA_ENCRYPTION: &[u8] = &[0x06, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1];
 const CONTENT_TYPE: &[u8] = &[0x06, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 9, 3];
 const MESSAGE_DIGEST: &[u8] = &[0x06, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 9, 4];
 

@@ -24,6 +24,12 @@ pub enum SimError {
     /// A property list could not be read or written.
     #[error("plist: {0}")]
     Plist(#[from] plist::Error),
+    /// A request of the SCEP client broke off.
+    #[error("scep: {0}")]
+    Scep(#[from] reqwest::Error),
+    /// The SCEP server answered what its client cannot use.
+    #[error("scep server's answer: {0}")]
+    ScepAnswer(String),
     /// A url the simulator will not talk to.
     #[error("refusing {url}: {why}")]
     Target {

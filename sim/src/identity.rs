@@ -8,6 +8,7 @@ use openssl::pkey::{PKey, Private};
 use openssl::sha::sha256;
 
 use crate::cms::{self, SignatureForm};
+use crate::der;
 use crate::error::SimError;
 
 /// An identity certificate with its key.
@@ -22,6 +23,18 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// An identity whose certificate came from elsewhere.
+    pub fn new(cert_der: &[u8], key: PKey<Private>) -> Result<Self, SimError> {
+        let cert = openssl::x509::X509::from_der(cert_der)?;
+        let issuer = cert.issuer_name().to_der()?;
+        let serial = cert.serial_number().to_bn()?.to_vec();
+        Ok(Self {
+            cert_der: cert_der.into(),
+            key,
+            issuer_and_serial: der::sequence(&[&issuer, &der::unsigned(&serial)]).into(),
+        })
+    }
+
     /// The value of `Client-Cert` (RFC 9440): `:<base64 DER>:`.
     pub fn header_rfc9440(&self) -> String {
         format!(":{}:", BASE64_STANDARD.encode(&self.cert_der))

@@ -25,6 +25,7 @@ mod messages;
 mod parallel;
 mod push_certificate;
 mod report;
+mod scep;
 mod session;
 mod target;
 mod watched;
@@ -47,5 +48,8 @@ pub use ledger::{Entry, Ledger};
 pub use load::{Exactness, Latency, LoadOptions, Scenario};
 pub use push_certificate::push_certificate;
 pub use report::{LoadReport, ServerCost};
+pub use scep::{
+    ScepAuthority, ScepCipher, ScepClient, ScepCsr, ScepReply, ScepRequest, scep_signer,
+};
 pub use session::{Session, Step, enroll, poll_session};
 pub use target::{Proof, Target};

@@ -14,5 +14,6 @@ mod kill;
 mod push_certificates;
 mod pushes;
 mod restart;
+mod scep;
 mod tls;
 mod vectors;

@@ -255,6 +255,7 @@ impl Store {
         Ok((found, false))
     }
 
+    /// Runs a closure in the writer's own transaction.
     pub(super) async fn write(
         &self,
         write: impl FnOnce(&redb::WriteTransaction) -> Result<AfterCommit, StoreError> + Send + 'static,

@@ -6,6 +6,7 @@
 
 mod admin;
 mod batch;
+mod challenges;
 mod checkins;
 mod commands;
 mod dense;
@@ -36,6 +37,7 @@ use schema::{ChannelNo, Seq, UnixMillis};
 use tokio::sync::{mpsc, oneshot};
 
 pub use admin::Device;
+pub use challenges::{IssuedCertificate, NewChallenge, Refusal, Spent};
 pub use commands::{COHORTS_OPEN, DIRECT_UP_TO};
 pub use error::StoreError;
 pub use guard::GuardLimits;
@@ -49,7 +51,8 @@ pub use pending::HandOut;
 pub use read::CommandSummary;
 pub use seal::Packed;
 pub use tables::{
-    Annotation, AuditEntry, Body, BodyAddress, CertificateRecord, CommandRecord, Entry, TokenRecord,
+    Annotation, AuditEntry, Body, BodyAddress, CertificateRecord, ChallengeRecord, CommandRecord,
+    Entry, TokenRecord,
 };
 pub use tail::{Counts, Figures};
 
