@@ -13,6 +13,8 @@ pub mod declarative;
 pub mod der;
 pub mod enrollment;
 pub mod ids;
+pub mod link;
+pub mod profile;
 pub mod queue;
 pub mod report;
 pub mod time;
