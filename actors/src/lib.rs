@@ -11,6 +11,7 @@ pub mod ca;
 pub mod clock;
 pub mod device;
 pub mod housekeeping;
+pub mod profile_signer;
 pub mod push_certificate;
 pub mod pusher;
 pub mod registry;

@@ -248,7 +248,8 @@ impl Store {
         Ok((found, false))
     }
 
-    async fn write(
+    /// Runs a closure in the writer's own transaction.
+    pub(super) async fn write(
         &self,
         write: impl FnOnce(&redb::WriteTransaction) -> Result<AfterCommit, StoreError> + Send + 'static,
     ) -> Result<(), StoreError> {

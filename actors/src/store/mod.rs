@@ -13,6 +13,7 @@ mod error;
 mod fold;
 mod guard;
 mod history;
+mod links;
 mod open;
 mod operations;
 mod pending;

@@ -20,8 +20,8 @@ use super::segments::SegmentWriter;
 use super::tables::{
     ANNOTATION, AUDIT, CERTIFICATE, CHANNEL, CHANNEL_BY_ID, COHORT_STATE, COMMAND, COMMAND_BY_UUID,
     COMMAND_COUNT, CommandRow, ENROLLED, EXPIRY, Entry, GUARD, IDEMPOTENCY, JOURNAL, JournalRow,
-    LAST_POSITION, META, PUSH_CERTIFICATE, PUSH_DEAD, PUSHED, QUARANTINE, QUEUE, QueueRow,
-    SCHEMA_VERSION, SECRET, SEEN, SEEN_BODY, SEGMENT, TOKEN, TokenRow, decode, encode,
+    LAST_POSITION, LINK, LINK_BY_ID, META, PUSH_CERTIFICATE, PUSH_DEAD, PUSHED, QUARANTINE, QUEUE,
+    QueueRow, SCHEMA_VERSION, SECRET, SEEN, SEEN_BODY, SEGMENT, TOKEN, TokenRow, decode, encode,
 };
 use super::tail::{Cohort, Enrolled, Published, write};
 use super::writer::{Numbers, Writer};
@@ -176,6 +176,8 @@ fn migrate(transaction: &WriteTransaction) -> Result<(), StoreError> {
     transaction.open_table(CHANNEL_BY_ID)?;
     transaction.open_table(ENROLLED)?;
     transaction.open_table(CERTIFICATE)?;
+    transaction.open_table(LINK)?;
+    transaction.open_table(LINK_BY_ID)?;
     transaction.open_table(SECRET)?;
     transaction.open_table(COMMAND)?;
     transaction.open_table(COMMAND_BY_UUID)?;
