@@ -129,12 +129,13 @@ impl Batch<'_> {
                 issued_for: None,
                 not_after: identity.not_after,
                 serial: identity.serial.clone(),
+                link: None,
             },
         };
         let mut table = self.transaction.open_table(CERTIFICATE)?;
         table.insert(
             leaf.0.as_slice(),
-            encode(&CertificateRow::V1(record))?.as_slice(),
+            encode(&CertificateRow::V2(record))?.as_slice(),
         )?;
         Ok(())
     }
@@ -145,7 +146,7 @@ impl Batch<'_> {
         let row = row
             .map(|row| decode::<CertificateRow>(row.value()))
             .transpose()?;
-        Ok(row.map(|CertificateRow::V1(record)| record))
+        Ok(row.map(CertificateRow::into_record))
     }
 
     fn remember_body(&mut self, device: ChannelNo, hash: [u8; 16]) -> Result<(), StoreError> {

@@ -6,6 +6,7 @@
 
 mod admin;
 mod batch;
+mod challenges;
 mod checkins;
 mod commands;
 mod dense;
@@ -35,6 +36,7 @@ use schema::{ChannelNo, Seq, UnixMillis};
 use tokio::sync::{mpsc, oneshot};
 
 pub use admin::Device;
+pub use challenges::{IssuedCertificate, NewChallenge, Refusal, Spent};
 pub use commands::{COHORTS_OPEN, DIRECT_UP_TO};
 pub use error::StoreError;
 pub use guard::GuardLimits;
@@ -46,7 +48,8 @@ pub use operations::{
 pub use pending::HandOut;
 pub use read::CommandSummary;
 pub use tables::{
-    Annotation, AuditEntry, Body, BodyAddress, CertificateRecord, CommandRecord, Entry, TokenRecord,
+    Annotation, AuditEntry, Body, BodyAddress, CertificateRecord, ChallengeRecord, CommandRecord,
+    Entry, TokenRecord,
 };
 pub use tail::{Counts, Figures};
 

@@ -18,10 +18,11 @@ use super::guard::{Guard, GuardLimits};
 use super::seal::Sealer;
 use super::segments::SegmentWriter;
 use super::tables::{
-    ANNOTATION, AUDIT, CERTIFICATE, CHANNEL, CHANNEL_BY_ID, COHORT_STATE, COMMAND, COMMAND_BY_UUID,
-    COMMAND_COUNT, CommandRow, ENROLLED, EXPIRY, Entry, GUARD, IDEMPOTENCY, JOURNAL, JournalRow,
-    LAST_POSITION, LINK, LINK_BY_ID, META, PUSH_CERTIFICATE, PUSH_DEAD, PUSHED, QUARANTINE, QUEUE,
-    QueueRow, SCHEMA_VERSION, SECRET, SEEN, SEEN_BODY, SEGMENT, TOKEN, TokenRow, decode, encode,
+    ANNOTATION, AUDIT, CERTIFICATE, CERTIFICATE_DER, CHALLENGE, CHALLENGE_EXPIRY, CHANNEL,
+    CHANNEL_BY_ID, COHORT_STATE, COMMAND, COMMAND_BY_UUID, COMMAND_COUNT, CommandRow, ENROLLED,
+    EXPIRY, Entry, GUARD, IDEMPOTENCY, ISSUED, JOURNAL, JournalRow, LAST_POSITION, LINK,
+    LINK_BY_ID, META, PUSH_CERTIFICATE, PUSH_DEAD, PUSHED, QUARANTINE, QUEUE, QueueRow,
+    SCHEMA_VERSION, SECRET, SEEN, SEEN_BODY, SEGMENT, TOKEN, TokenRow, decode, encode,
 };
 use super::tail::{Cohort, Enrolled, Published, write};
 use super::writer::{Numbers, Writer};
@@ -158,7 +159,10 @@ fn migrate(transaction: &WriteTransaction) -> Result<(), StoreError> {
         .transpose()?;
     match found {
         Some(SCHEMA_VERSION) => {}
-        // An older version is folded to its end and migrated step by step here.
+        // Version 2 added tables and a certificate row that stands beside the old one.
+        Some(1) => {
+            meta.insert("schema", encode(&SCHEMA_VERSION)?.as_slice())?;
+        }
         Some(found) => {
             return Err(StoreError::Newer {
                 found,
@@ -176,6 +180,10 @@ fn migrate(transaction: &WriteTransaction) -> Result<(), StoreError> {
     transaction.open_table(CHANNEL_BY_ID)?;
     transaction.open_table(ENROLLED)?;
     transaction.open_table(CERTIFICATE)?;
+    transaction.open_table(CERTIFICATE_DER)?;
+    transaction.open_table(ISSUED)?;
+    transaction.open_table(CHALLENGE)?;
+    transaction.open_table(CHALLENGE_EXPIRY)?;
     transaction.open_table(LINK)?;
     transaction.open_table(LINK_BY_ID)?;
     transaction.open_table(SECRET)?;

@@ -98,7 +98,7 @@ impl Store {
         let row = row
             .map(|row| decode::<CertificateRow>(row.value()))
             .transpose()?;
-        Ok(row.map(|CertificateRow::V1(record)| record))
+        Ok(row.map(CertificateRow::into_record))
     }
 
     /// Was this check-in body accepted from this device before?

@@ -16,7 +16,7 @@ use super::StoreError;
 use super::segments::Address;
 
 /// Version of everything on this page.
-pub(super) const SCHEMA_VERSION: u32 = 1;
+pub(super) const SCHEMA_VERSION: u32 = 2;
 
 /// Name -> bytes: `schema`, `seq`, `position`, `channel`, `folded`, `instance`,
 /// `public_url`.
@@ -29,6 +29,16 @@ pub(super) const CHANNEL_BY_ID: TableDefinition<&str, u32> = TableDefinition::ne
 pub(super) const ENROLLED: TableDefinition<u32, bool> = TableDefinition::new("enrolled");
 /// SHA-256 of the leaf -> [`CertificateRow`].
 pub(super) const CERTIFICATE: TableDefinition<&[u8], &[u8]> = TableDefinition::new("certificate");
+/// SHA-256 of the leaf -> its DER, of those our CA issued.
+pub(super) const CERTIFICATE_DER: TableDefinition<&[u8], &[u8]> =
+    TableDefinition::new("certificate_der");
+/// Hash of what a certificate was asked for with -> SHA-256 of the leaf: answers a resend.
+pub(super) const ISSUED: TableDefinition<&[u8], &[u8]> = TableDefinition::new("issued");
+/// SHA-256 of the challenge -> [`ChallengeRow`].
+pub(super) const CHALLENGE: TableDefinition<&[u8], &[u8]> = TableDefinition::new("challenge");
+/// (minute of expiry, SHA-256 of the challenge): what minting clears away.
+pub(super) const CHALLENGE_EXPIRY: TableDefinition<(u32, &[u8]), ()> =
+    TableDefinition::new("challenge_expiry");
 /// Number -> [`LinkRow`], in the order they were made.
 pub(super) const LINK: TableDefinition<u64, &[u8]> = TableDefinition::new("link");
 /// LinkId -> number.
@@ -91,8 +101,19 @@ pub(super) enum ChannelRow {
 /// A row of [`CERTIFICATE`].
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum CertificateRow {
-    /// The first version.
-    V1(CertificateRecord),
+    /// Before we issued any.
+    V1(BoundCertificate),
+    /// With the link.
+    V2(CertificateRecord),
+}
+
+/// A [`CertificateRecord`] as schema version 1 wrote it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct BoundCertificate {
+    bound_to: Option<ChannelNo>,
+    issued_for: Option<schema::EnrollId>,
+    not_after: i64,
+    serial: String,
 }
 
 /// What we know of an identity certificate.
@@ -106,6 +127,46 @@ pub struct CertificateRecord {
     pub not_after: i64,
     /// Its serial number in hex.
     pub serial: String,
+    /// The enrollment link it was issued through.
+    pub link: Option<String>,
+}
+
+impl CertificateRow {
+    /// The record in today's shape.
+    pub(super) fn into_record(self) -> CertificateRecord {
+        match self {
+            Self::V1(row) => CertificateRecord {
+                bound_to: row.bound_to,
+                issued_for: row.issued_for,
+                not_after: row.not_after,
+                serial: row.serial,
+                link: None,
+            },
+            Self::V2(record) => record,
+        }
+    }
+}
+
+/// A row of [`CHALLENGE`].
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum ChallengeRow {
+    /// The first version.
+    V1(ChallengeRecord),
+}
+
+/// A challenge, without its secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChallengeRecord {
+    /// The enrollment link it was minted for.
+    pub link: String,
+    /// Good for any number of certificates until it expires.
+    pub shared: bool,
+    /// The enrollment its certificate is issued for.
+    pub enrollment: Option<schema::EnrollId>,
+    /// From then on it is void.
+    pub expires: UnixMillis,
+    /// The certificate a one-time challenge was spent on.
+    pub spent_on: Option<schema::Leaf>,
 }
 
 /// A row of [`LINK`].
