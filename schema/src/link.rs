@@ -17,6 +17,9 @@ pub struct Link {
     pub id: LinkId,
     /// SHA-256 of the secret in its URL.
     pub secret: [u8; 32],
+    /// SHA-256 of the request that made it: repeated under the same idempotency key, it
+    /// is answered with this link.
+    pub request: [u8; 32],
     /// When it was made.
     pub created: UnixMillis,
     /// From then on it is void.
@@ -132,6 +135,7 @@ mod tests {
         Link {
             id: LinkId("a".into()),
             secret: [0; 32],
+            request: [0; 32],
             created: UnixMillis(0),
             expires: UnixMillis(1_000_000),
             max_uses: 2,

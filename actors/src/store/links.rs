@@ -86,6 +86,14 @@ impl Store {
         .await
     }
 
+    /// The secret of the link that is made under this idempotency key, the same however
+    /// often it is asked for.
+    #[must_use]
+    pub fn link_secret(&self, idempotency_key: &[u8; 32]) -> [u8; 32] {
+        let what_for = [b"enrollment link\0", idempotency_key.as_slice()].concat();
+        self.inner.sealer.derive(&what_for)
+    }
+
     /// The random UUID this store was made with.
     ///
     /// # Errors
@@ -194,3 +202,191 @@ fn link_in(
 
 /// Name in `meta`.
 const PUBLIC_URL: &str = "public_url";
+
+#[cfg(test)]
+mod tests {
+    use schema::access::AccessRights;
+    use schema::checkin::{CheckIn, Facts, Message, Push, Sender, UserNames};
+    use schema::enrollment::{Claim, Enrollment, Reenroll};
+    use schema::{ChannelKind, EnrollId, Leaf, PushMagic, PushToken, Topic};
+
+    use super::*;
+    use crate::Clock;
+    use crate::store::{
+        CheckedIn, Identity, IssuedCertificate, NewChallenge, Refusal, Spent, StoreOptions,
+    };
+
+    const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
+
+    fn desk() -> (Store, Clock, tempfile::TempDir) {
+        let directory = tempfile::tempdir().unwrap();
+        let clock = Clock::manual(NOW);
+        let mut options = StoreOptions::new(directory.path());
+        options.reserve_bytes = 0;
+        let store = Store::open(options, clock.clone()).unwrap();
+        (store, clock, directory)
+    }
+
+    fn link(id: &str) -> Link {
+        Link {
+            id: LinkId(id.into()),
+            secret: [1; 32],
+            request: [0; 32],
+            created: NOW,
+            expires: NOW.plus_seconds(3600),
+            max_uses: 1,
+            uses: 0,
+            tags: vec!["loan".into()],
+            device: None,
+            topic: Topic("com.apple.mgmt.x".into()),
+            shared: true,
+            managed_apple_id: None,
+            offers: EnrolledWith {
+                server_url: "https://mdm.example.org/mdm/connect".into(),
+                check_in_url: "https://mdm.example.org/mdm/checkin".into(),
+                profile_identifier: "p".into(),
+                rights: Some(AccessRights::ALL),
+                capabilities: Vec::new(),
+                signer: None,
+            },
+            revoked: false,
+            principal: "anne".into(),
+        }
+    }
+
+    async fn challenge(store: &Store, id: &str) -> [u8; 32] {
+        let challenge = NewChallenge {
+            link: id.into(),
+            shared: true,
+            enrollment: None,
+            expires: NOW.plus_seconds(3600),
+        };
+        let secret = store.mint_challenge(challenge).await.unwrap();
+        Store::challenge_hash(secret.as_bytes())
+    }
+
+    fn certificate(n: u8) -> IssuedCertificate {
+        IssuedCertificate {
+            request: [n; 32],
+            leaf: Leaf([n; 32]),
+            der: vec![n; 4],
+            not_after: 2_000_000_000,
+            serial: "AB".into(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_use_counts_when_a_certificate_is_issued_and_a_resend_is_none() {
+        let (store, _, _directory) = desk();
+        store.put_link(link("a"), "https://a").await.unwrap();
+        let hash = challenge(&store, "a").await;
+        let id = LinkId("a".into());
+        assert_eq!(store.link(&id).unwrap().unwrap().uses, 0);
+        let spent = store.spend_challenge(hash, certificate(1)).await;
+        assert_eq!(spent, Ok(Spent::Issued));
+        let resend = store.spend_challenge(hash, certificate(1)).await;
+        assert_eq!(resend, Ok(Spent::AlreadyIssued(vec![1; 4])));
+        assert_eq!(store.link(&id).unwrap().unwrap().uses, 1);
+        let second = store.spend_challenge(hash, certificate(2)).await;
+        let void = Refusal::Link(LinkVoid::UsedUp);
+        assert_eq!(second, Ok(Spent::Refused(void)));
+        assert_eq!(store.certificate(Leaf([2; 32])), Ok(None));
+    }
+
+    #[tokio::test]
+    async fn a_challenge_of_a_revoked_link_buys_nothing() {
+        let (store, _, _directory) = desk();
+        store.put_link(link("a"), "https://a").await.unwrap();
+        let hash = challenge(&store, "a").await;
+        store.revoke_link(&LinkId("a".into())).await.unwrap();
+        let spent = store.spend_challenge(hash, certificate(1)).await;
+        let void = Refusal::Link(LinkVoid::Revoked);
+        assert_eq!(spent, Ok(Spent::Refused(void)));
+    }
+
+    #[tokio::test]
+    async fn links_are_listed_newest_first_and_the_first_fixes_the_public_url() {
+        let (store, _, _directory) = desk();
+        assert_eq!(store.public_url(), Ok(None));
+        store.put_link(link("a"), "https://a").await.unwrap();
+        store.put_link(link("b"), "https://b").await.unwrap();
+        let again = store.put_link(link("b"), "https://b").await;
+        assert_eq!(again, Err(StoreError::LinkExists(LinkId("b".into()))));
+        let ids = |before, most| -> Vec<_> {
+            let links = store.links(before, most).unwrap();
+            links
+                .into_iter()
+                .map(|(no, link)| (no, link.id.0))
+                .collect()
+        };
+        assert_eq!(ids(None, 9), [(2, "b".to_owned()), (1, "a".to_owned())]);
+        assert_eq!(ids(Some(2), 9), [(1, "a".to_owned())]);
+        assert_eq!(ids(None, 1).len(), 1);
+        assert_eq!(store.public_url(), Ok(Some("https://a".into())));
+        store.put_public_url("https://c").await.unwrap();
+        assert_eq!(store.public_url(), Ok(Some("https://c".into())));
+    }
+
+    #[tokio::test]
+    async fn a_device_that_came_through_a_link_has_its_tags_and_its_terms() {
+        let (store, _, _directory) = desk();
+        store.put_link(link("a"), "https://a").await.unwrap();
+        let hash = challenge(&store, "a").await;
+        store.spend_challenge(hash, certificate(1)).await.unwrap();
+        let leaf = Leaf([1; 32]);
+        let claim = Claim {
+            leaf,
+            ours: true,
+            issued_for: None,
+            bound_elsewhere: false,
+        };
+        let id = EnrollId::device("D").unwrap();
+        let topic = Topic("com.apple.mgmt.x".into());
+        let says = |message| CheckIn {
+            sender: Sender {
+                device: id.clone(),
+                channel: id.clone(),
+                kind: ChannelKind::Device,
+            },
+            message,
+        };
+        let commit = async |change, message| {
+            let checked_in = CheckedIn {
+                change,
+                channel: ChannelNo(0),
+                message,
+                body: store.seal_body(ChannelNo(0), b"x").unwrap(),
+                body_hash: None,
+                identity: Identity {
+                    leaf,
+                    not_after: 0,
+                    serial: String::new(),
+                },
+                secrets: Vec::new(),
+            };
+            store.check_in(checked_in).await.unwrap()
+        };
+        let authenticate = says(Message::Authenticate {
+            topic: topic.clone(),
+            facts: Facts::default(),
+        });
+        let opened = Enrollment::open(&authenticate, &claim, store.fresh_channel()).unwrap();
+        let pending = commit(opened, "Authenticate").await;
+        let token_update = says(Message::TokenUpdate {
+            push: Push {
+                topic,
+                token: PushToken(vec![1]),
+                magic: PushMagic("m".into()),
+            },
+            unlock_token: None,
+            awaiting_configuration: false,
+            user: UserNames::default(),
+        });
+        let policy = Reenroll::Approve;
+        let change = pending.apply(&token_update, &claim, policy, NOW, || ChannelNo(9));
+        let enrolled = commit(change.unwrap(), "TokenUpdate").await;
+        assert_eq!(enrolled.enrolled_with, Some(link("a").offers));
+        let annotation = store.annotation(enrolled.channel.no).unwrap();
+        assert_eq!(annotation.tags, ["loan"]);
+    }
+}
