@@ -9,6 +9,7 @@ use actors::registry::Registry;
 use actors::{Clock, Store};
 
 use crate::config::Config;
+use crate::enroll::Enroller;
 use crate::identity::IdentityVerifier;
 use crate::metrics::Metrics;
 
@@ -29,6 +30,8 @@ pub struct App {
     pub push_figures: Arc<PushFigures>,
     /// Proves devices' identities.
     pub verifier: IdentityVerifier,
+    /// Makes enrollment profiles.
+    pub enroller: Enroller,
     /// Turns away what is too much.
     pub admission: Admission,
     /// What is counted at the doors.

@@ -10,6 +10,7 @@ mod commands;
 mod connection;
 mod device;
 mod devices;
+mod enroll_links;
 mod hold;
 mod keys;
 mod logging;
@@ -45,7 +46,11 @@ struct Cli {
 #[derive(Subcommand)]
 enum Verb {
     /// Run the server.
-    Serve,
+    Serve {
+        /// Start although device.public_url is not the one devices enrolled with.
+        #[arg(long)]
+        force_public_url: bool,
+    },
     /// Say what is wrong with the configuration.
     CheckConfig,
     /// Make, list and revoke API tokens, offline on the data directory.
@@ -57,6 +62,8 @@ enum Verb {
     Commands(commands::Commands),
     /// Put push certificates to use.
     PushCert(push_certificates::PushCert),
+    /// Make links through which devices enroll.
+    EnrollLink(enroll_links::EnrollLink),
     /// Run a server, a fake APNs and simulated devices on this machine, and check them.
     Demo(DemoOptions),
     /// Drive simulated devices at a running server and measure it.
@@ -82,12 +89,13 @@ impl Cli {
     fn run(self) -> anyhow::Result<()> {
         let file = self.config.as_deref();
         match self.verb {
-            Verb::Serve => serve::run(file),
+            Verb::Serve { force_public_url } => serve::run(file, force_public_url),
             Verb::CheckConfig => check_config::run(file),
             Verb::Token(verb) => block_on(verb.run(file)),
             Verb::Devices(verb) => block_on(verb.run(file)),
             Verb::Commands(verb) => block_on(verb.run(file)),
             Verb::PushCert(verb) => block_on(verb.run(file)),
+            Verb::EnrollLink(verb) => block_on(verb.run(file)),
             Verb::Demo(options) => {
                 let right = actix_web::rt::System::new().block_on(demo::run(options))?;
                 ensure!(right, "not every device was served exactly right");
@@ -180,6 +188,13 @@ mod tests {
             "reveille commands result X U --xml",
             "reveille push-cert import a.pem b.pem --passphrase-file p --force-topic-change",
             "reveille push-cert import a.p12 --pkcs12",
+            "reveille serve --force-public-url",
+            "reveille enroll-link create --expires-hours 24 --max-uses 50 --tag a --tag b --shared",
+            "reveille enroll-link create --device S --right erase,device_information --json",
+            "reveille enroll-link create --user anne@example.org",
+            "reveille enroll-link list --json",
+            "reveille enroll-link revoke X",
+            "reveille enroll-link export X a.mobileconfig --unsigned --url http://127.0.0.1:1",
             "reveille demo --devices 3 --hold --break-one",
             "reveille load idle --json",
         ] {

@@ -12,10 +12,12 @@ pub mod cli;
 pub mod compat;
 pub mod config;
 pub mod demo;
+pub mod enroll;
 pub mod error;
 pub mod identity;
 pub mod mdm;
 pub mod metrics;
+pub mod public_url;
 pub mod server;
 
 pub use config::Config;

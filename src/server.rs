@@ -26,9 +26,10 @@ use tokio::sync::oneshot;
 use crate::app::App;
 use crate::auth::{Scope, new_token, token_record};
 use crate::config::Config;
+use crate::enroll::Enroller;
 use crate::identity::IdentityVerifier;
 use crate::metrics::Metrics;
-use crate::{api, compat, mdm};
+use crate::{api, compat, enroll, mdm, public_url};
 
 /// A server that runs.
 #[derive(Debug)]
@@ -51,10 +52,14 @@ pub struct Running {
 ///
 /// # Errors
 /// Whatever keeps it from starting, in words for the person at the terminal.
-pub async fn serve(config: Config, clock: Clock) -> anyhow::Result<Running> {
+pub async fn serve(mut config: Config, clock: Clock) -> anyhow::Result<Running> {
     let device = bind(config.device.listen, "device.listen")?;
     let admin = bind(config.admin.listen, "admin.listen")?;
+    if config.demo && config.device.public_url.is_empty() {
+        config.device.public_url = format!("http://{}", device.local_addr()?);
+    }
     let store = open_store(&config, &clock)?;
+    public_url::keep(&config, &store).await?;
     let supervising = Arbiter::new();
     let app = web::Data::new(assemble(config, clock, store, &supervising)?);
     let first_token = first_token(&app).await?;
@@ -145,15 +150,17 @@ fn assemble(
     let extra = extra.collect::<anyhow::Result<Vec<_>>>()?;
     let header = &config.device.client_cert_header;
     let verifier = IdentityVerifier::new(
-        &[ca.certificate_pem],
+        std::slice::from_ref(&ca.certificate_pem),
         &extra,
         config.device.trusted_proxies.clone(),
         (!header.is_empty()).then(|| header.clone()),
     )
     .context("device.extra_ca_files")?;
+    let enroller = Enroller::new(&config.store.path, &ca.certificate_pem, &store)?;
     let house = House {
         store: store.clone(),
         clock: clock.clone(),
+        reenroll: config.device.reenroll.into(),
     };
     let registry = Registry::new(house)?;
     let push_figures = Arc::new(PushFigures::default());
@@ -179,6 +186,7 @@ fn assemble(
         pusher,
         push_figures,
         verifier,
+        enroller,
         admission,
     })
 }
@@ -240,6 +248,7 @@ fn device_server(app: web::Data<App>, listener: TcpListener) -> io::Result<Serve
         let config = app.config.device.clone();
         WebApp::new()
             .app_data(app.clone())
+            .configure(enroll::routes)
             .configure(move |service| {
                 mdm::routes(service, &config.checkin_path, &config.connect_path);
             })

@@ -4,6 +4,7 @@ pub mod catalog;
 pub mod commands;
 pub mod devices;
 pub mod docs;
+pub mod enrollment_links;
 pub mod filter;
 pub mod paging;
 pub mod push_certificates;
@@ -69,6 +70,23 @@ pub fn routes(config: &mut web::ServiceConfig) {
                 .route("/commands/{uuid}", web::delete().to(commands::cancel))
                 .route("/push-certificates", web::get().to(push_certificates::list))
                 .route("/push-certificates", web::put().to(push_certificates::put))
+                .route(
+                    "/enrollment-links",
+                    web::post().to(enrollment_links::create),
+                )
+                .route("/enrollment-links", web::get().to(enrollment_links::list))
+                .route(
+                    "/enrollment-links/{id}",
+                    web::get().to(enrollment_links::show),
+                )
+                .route(
+                    "/enrollment-links/{id}",
+                    web::delete().to(enrollment_links::revoke),
+                )
+                .route(
+                    "/enrollment-links/{id}/profile",
+                    web::get().to(enrollment_links::profile),
+                )
                 .route("/catalog", web::get().to(catalog::list))
                 .default_service(web::to(unknown)),
         )

@@ -57,7 +57,10 @@ impl House {
             std::fs::write(&path, bytes).unwrap();
             path
         };
-        let mut config = Config::default();
+        let mut config = Config {
+            demo: true,
+            ..Config::default()
+        };
         config.device.listen = ([127, 0, 0, 1], 0).into();
         config.admin.listen = ([127, 0, 0, 1], 0).into();
         config.device.extra_ca_files = vec![file("sim-ca.pem", &ca.pem())];
