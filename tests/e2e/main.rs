@@ -8,6 +8,7 @@ mod house;
 mod api_commands;
 mod compat_nanomdm;
 mod device_door;
+mod enrollment_links;
 mod hardening;
 mod kill;
 mod restart;
