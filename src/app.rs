@@ -32,6 +32,8 @@ pub struct App {
     pub verifier: IdentityVerifier,
     /// Makes enrollment profiles.
     pub enroller: Enroller,
+    /// PEM of the TLS root devices must be told to trust, when it is one of our own.
+    pub tls_root_pem: Option<Vec<u8>>,
     /// Turns away what is too much.
     pub admission: Admission,
     /// What is counted at the doors.

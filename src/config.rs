@@ -55,6 +55,10 @@ pub struct Device {
     pub organization: String,
     /// How TLS is ended.
     pub tls: Tls,
+    /// Server certificate with its chain, for `files`.
+    pub cert_file: PathBuf,
+    /// Its key.
+    pub key_file: PathBuf,
     /// Proxies whose client certificate header is believed.
     pub trusted_proxies: Vec<IpNet>,
     /// That header's name.
@@ -123,6 +127,10 @@ impl Device {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Tls {
+    /// By us, with a certificate of a root of our own.
+    Auto,
+    /// By us, with a certificate from files.
+    Files,
     /// By a proxy in front.
     Off,
 }
@@ -133,6 +141,22 @@ pub enum Tls {
 pub struct Admin {
     /// Where it listens.
     pub listen: SocketAddr,
+    /// Whether it speaks TLS.
+    pub tls: AdminTls,
+    /// Server certificate with its chain, for `files`.
+    pub cert_file: PathBuf,
+    /// Its key.
+    pub key_file: PathBuf,
+}
+
+/// Whether the admin listener speaks TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AdminTls {
+    /// With a certificate from files.
+    Files,
+    /// No: loopback, or a proxy in front.
+    Off,
 }
 
 /// `[store]`
@@ -255,7 +279,9 @@ impl Default for Device {
             listen: SocketAddr::from(([0, 0, 0, 0], 8443)),
             public_url: String::new(),
             organization: String::new(),
-            tls: Tls::Off,
+            tls: Tls::Auto,
+            cert_file: PathBuf::new(),
+            key_file: PathBuf::new(),
             trusted_proxies: Vec::new(),
             client_cert_header: String::new(),
             extra_ca_files: Vec::new(),
@@ -271,6 +297,9 @@ impl Default for Admin {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 9000)),
+            tls: AdminTls::Off,
+            cert_file: PathBuf::new(),
+            key_file: PathBuf::new(),
         }
     }
 }
@@ -403,11 +432,32 @@ impl Config {
                 "is empty while client_cert_header is not",
             );
         }
+        self.check_tls()?;
         if self.limits.requests == 0 || self.limits.body_mb < 32 {
             return wrong(
                 "limits",
                 "requests must be at least 1 and body_mb at least 32",
             );
+        }
+        Ok(())
+    }
+
+    /// Files that would be ignored, or are wanted and not named, are a mistake.
+    fn check_tls(&self) -> Result<(), ConfigError> {
+        let (device, admin) = (&self.device, &self.admin);
+        let in_files = [device.tls == Tls::Files, admin.tls == AdminTls::Files];
+        for (key, path, wanted) in [
+            ("device.cert_file", &device.cert_file, in_files[0]),
+            ("device.key_file", &device.key_file, in_files[0]),
+            ("admin.cert_file", &admin.cert_file, in_files[1]),
+            ("admin.key_file", &admin.key_file, in_files[1]),
+        ] {
+            let why = match (wanted, path.as_os_str().is_empty()) {
+                (true, true) => "is empty while tls is \"files\"",
+                (false, false) => "is set while tls is not \"files\"",
+                _ => continue,
+            };
+            return Err(ConfigError::Wrong(key, why.to_owned()));
         }
         Ok(())
     }
@@ -463,7 +513,7 @@ mod tests {
             .filter(|line| line.contains(" = ") && !line.starts_with('#'));
         assert_eq!(
             shown.count(),
-            34,
+            39,
             "a key was added or removed: show it in config.toml too"
         );
     }
@@ -501,12 +551,30 @@ mod tests {
         let error = load("[apns]\nport = 70000", &[]).unwrap_err().to_string();
         assert!(error.contains("port"), "{error}");
         let signs = |text| load(text, &[]).map(|config| config.device.signs());
-        assert!(signs("").unwrap());
-        assert!(!signs("[device]\nsign_message = false").unwrap());
+        assert!(!signs("").unwrap());
+        assert!(signs("[device]\ntls = \"off\"").unwrap());
+        assert!(signs("[device]\nsign_message = true").unwrap());
         assert!(signs("[device]\nsign_message = \"sometimes\"").is_err());
-        let error = load("[device]\ntls = \"auto\"", &[])
-            .unwrap_err()
-            .to_string();
-        assert!(error.contains("off"), "{error}");
+        let error = load("[device]\ntls = \"on\"", &[]).unwrap_err().to_string();
+        assert!(error.contains("device.tls"), "{error}");
+    }
+
+    #[test]
+    fn certificate_files_are_named_exactly_when_they_are_used() {
+        let cases = [
+            ("[device]\ntls = \"files\"", "device.cert_file"),
+            (
+                "[device]\ntls = \"files\"\ncert_file = \"a.pem\"",
+                "device.key_file",
+            ),
+            ("[device]\nkey_file = \"a.key\"", "device.key_file"),
+            ("[admin]\ntls = \"files\"", "admin.cert_file"),
+            ("[admin]\ncert_file = \"a.pem\"", "admin.cert_file"),
+        ];
+        for (text, key) in cases {
+            let error = load(text, &[]).unwrap().check().unwrap_err().to_string();
+            assert!(error.starts_with(key), "{text}: {error}");
+        }
+        assert!(Config::default().check().is_ok());
     }
 }

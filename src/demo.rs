@@ -12,7 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use sim::{Answer, Channel, DeviceCa, FakeApns, Fleet, FleetPlan, Proof, Script, Target};
 
-use crate::config::Config;
+use crate::config::{Config, Tls};
 use crate::server::{Running, serve};
 
 /// What the demo does.
@@ -129,6 +129,7 @@ impl Stage {
         };
         config.device.listen = ([127, 0, 0, 1], 0).into();
         config.admin.listen = ([127, 0, 0, 1], 0).into();
+        config.device.tls = Tls::Off;
         config.device.extra_ca_files = vec![file("sim-ca.pem", &ca.pem())?];
         config.store.path = directory.path().join("data");
         config.apns.host = "localhost".into();

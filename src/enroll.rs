@@ -41,6 +41,7 @@ pub fn routes(config: &mut web::ServiceConfig) {
 pub struct Enroller {
     signer: ProfileSigner,
     leaf: Leaf,
+    trust_root: Option<Vec<u8>>,
     ca_fingerprint: [u8; 20],
     instance: [u8; 16],
 }
@@ -50,13 +51,20 @@ impl Enroller {
     ///
     /// # Errors
     /// What keeps profiles from being made, in words for the person at the terminal.
-    pub fn new(directory: &Path, ca_pem: &[u8], store: &Store) -> anyhow::Result<Self> {
+    pub fn new(
+        directory: &Path,
+        ca_pem: &[u8],
+        tls_root_pem: Option<&[u8]>,
+        store: &Store,
+    ) -> anyhow::Result<Self> {
+        let root = tls_root_pem.map(|pem| X509::from_pem(pem)?.to_der());
         let signer = ProfileSigner::open(directory)?;
         let fingerprint = X509::from_pem(ca_pem)?.digest(MessageDigest::sha1())?;
         let ca_fingerprint = (&*fingerprint).try_into().context("SHA-1 has 20 bytes")?;
         Ok(Self {
             leaf: signer.leaf()?,
             signer,
+            trust_root: root.transpose()?,
             ca_fingerprint,
             instance: store.instance()?,
         })
@@ -137,7 +145,7 @@ fn compose(
     let profile = EnrollmentProfile {
         instance: app.enroller.instance,
         organization: organization(app, url).to_owned(),
-        trust_root: None,
+        trust_root: app.enroller.trust_root.clone(),
         scep: ScepPayload {
             url: url.at("/scep"),
             challenge,

@@ -169,6 +169,13 @@ impl IdentityVerifier {
         self.client_cert_header.as_deref()
     }
 
+    /// The names of the authorities, each a whole `Name` in DER: what a TLS listener
+    /// asks clients for certificates of.
+    #[must_use]
+    pub fn authority_names(&self) -> Vec<Vec<u8>> {
+        self.authorities.names()
+    }
+
     /// Verifies all the evidence of one request and returns the one device it
     /// proves. The first of TLS, signature and proxy header gives the source.
     ///

@@ -19,6 +19,7 @@ pub mod mdm;
 pub mod metrics;
 pub mod public_url;
 pub mod server;
+pub mod tls;
 
 pub use config::Config;
 pub use server::{Running, serve};

@@ -21,6 +21,7 @@ use tokio::time::timeout;
 use crate::app::App;
 use crate::error::DeviceError;
 use crate::identity::{DeviceIdentity, Evidence, IdentityError, IssuedBy, Source};
+use crate::tls::PeerLeaf;
 
 /// Mounts the device door.
 pub fn routes(config: &mut web::ServiceConfig, checkin_path: &str, connect_path: &str) {
@@ -220,7 +221,7 @@ fn prove(
     };
     Ok(app.verifier.verify(&Evidence {
         peer,
-        tls_leaf: None,
+        tls_leaf: request.conn_data::<PeerLeaf>().map(|leaf| &*leaf.0),
         signature_header: single(headers, "Mdm-Signature")?,
         proxy_header,
         body,

@@ -5,7 +5,7 @@
 //! one does not start by mistake. Called by the composition root and where profiles and
 //! links are made.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use actors::Store;
 use anyhow::bail;
@@ -112,6 +112,16 @@ pub async fn keep(config: &Config, store: &Store) -> anyhow::Result<()> {
         tracing::warn!(from = kept, to = url, "another public URL from now on");
     }
     Ok(())
+}
+
+/// The public URL of a demo that has none: its listener, as its certificate names it.
+#[must_use]
+pub fn of_demo(tls: bool, at: SocketAddr) -> String {
+    if tls {
+        format!("https://localhost:{}", at.port())
+    } else {
+        format!("http://{at}")
+    }
 }
 
 fn trimmed(device: &Device) -> &str {

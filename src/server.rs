@@ -21,7 +21,8 @@ use actors::registry::Registry;
 use actors::store::GuardLimits;
 use actors::{Clock, Store, StoreError, StoreOptions};
 use anyhow::Context as _;
-use tokio::sync::oneshot;
+use rustls::ServerConfig;
+use tokio::sync::{Notify, oneshot};
 
 use crate::app::App;
 use crate::auth::{Scope, new_token, token_record};
@@ -29,7 +30,7 @@ use crate::config::Config;
 use crate::enroll::Enroller;
 use crate::identity::IdentityVerifier;
 use crate::metrics::Metrics;
-use crate::{api, compat, enroll, mdm, public_url};
+use crate::{api, compat, enroll, mdm, public_url, tls};
 
 /// A server that runs.
 #[derive(Debug)]
@@ -45,6 +46,8 @@ pub struct Running {
     servers: Vec<ServerHandle>,
     ended: oneshot::Receiver<StoreError>,
     housekeeping: tokio::task::JoinHandle<()>,
+    certificates: tokio::task::JoinHandle<()>,
+    reload: Arc<Notify>,
     supervising: Arbiter,
 }
 
@@ -55,22 +58,33 @@ pub struct Running {
 pub async fn serve(mut config: Config, clock: Clock) -> anyhow::Result<Running> {
     let device = bind(config.device.listen, "device.listen")?;
     let admin = bind(config.admin.listen, "admin.listen")?;
-    if config.demo && config.device.public_url.is_empty() {
-        config.device.public_url = format!("http://{}", device.local_addr()?);
-    }
     let store = open_store(&config, &clock)?;
     public_url::keep(&config, &store).await?;
     let supervising = Arbiter::new();
-    let app = web::Data::new(assemble(config, clock, store, &supervising)?);
+    let verifier = verifier(&config)?;
+    let device_tls = tls::device(&config, &clock, verifier.authority_names())
+        .context("TLS of the device listener")?;
+    if config.demo && config.device.public_url.is_empty() {
+        config.device.public_url = public_url::of_demo(device_tls.is_some(), device.local_addr()?);
+    }
+    let admin_tls = tls::admin(&config.admin).context("TLS of the admin listener")?;
+    let root = device_tls.as_ref().and_then(|tls| tls.root_pem.clone());
+    let app = assemble(config, clock, store, verifier, root, &supervising)?;
+    let app = web::Data::new(app);
     let first_token = first_token(&app).await?;
 
     let (device_at, admin_at) = (device.local_addr()?, admin.local_addr()?);
-    let device = device_server(app.clone(), device)?;
-    let admin = admin_server(app.clone(), admin)?;
+    let (device_tls, device_keeper) = tls::Listener::parts(device_tls);
+    let (admin_tls, admin_keeper) = tls::Listener::parts(admin_tls);
+    let device = device_server(app.clone(), device, device_tls)?;
+    let admin = admin_server(app.clone(), admin, admin_tls)?;
     let servers = vec![device.handle(), admin.handle()];
     actix::spawn(device);
     actix::spawn(admin);
 
+    let reload = Arc::new(Notify::new());
+    let keepers = device_keeper.into_iter().chain(admin_keeper).collect();
+    let certificates = actix::spawn(tls::keep(keepers, reload.clone()));
     let housekeeper = Housekeeper::new(
         app.store.clone(),
         app.registry.clone(),
@@ -89,6 +103,8 @@ pub async fn serve(mut config: Config, clock: Clock) -> anyhow::Result<Running> 
         servers,
         ended,
         housekeeping,
+        certificates,
+        reload,
         supervising,
         app,
     })
@@ -103,12 +119,18 @@ impl Running {
         }
     }
 
+    /// Reads the listeners' certificate files again.
+    pub fn reload_certificates(&self) {
+        self.reload.notify_one();
+    }
+
     /// Finishes what is in flight, refuses new, folds and closes.
     pub async fn stop(self) {
         for server in &self.servers {
             server.stop(true).await;
         }
         self.housekeeping.abort();
+        self.certificates.abort();
         self.supervising.stop();
         self.app.store.close();
     }
@@ -137,26 +159,34 @@ pub fn open_store(config: &Config, clock: &Clock) -> Result<Store, StoreError> {
     Store::open(options, clock.clone())
 }
 
-fn assemble(
-    config: Config,
-    clock: Clock,
-    store: Store,
-    supervising: &Arbiter,
-) -> anyhow::Result<App> {
+fn verifier(config: &Config) -> anyhow::Result<IdentityVerifier> {
     let ca = DeviceCa::open(&config.store.path, config.scep.ca_validity_days)?;
     let extra = config.device.extra_ca_files.iter().map(|file| {
         fs::read(file).with_context(|| format!("device.extra_ca_files: {}", file.display()))
     });
     let extra = extra.collect::<anyhow::Result<Vec<_>>>()?;
     let header = &config.device.client_cert_header;
-    let verifier = IdentityVerifier::new(
-        std::slice::from_ref(&ca.certificate_pem),
+    IdentityVerifier::new(
+        &[ca.certificate_pem],
         &extra,
         config.device.trusted_proxies.clone(),
         (!header.is_empty()).then(|| header.clone()),
     )
-    .context("device.extra_ca_files")?;
-    let enroller = Enroller::new(&config.store.path, &ca.certificate_pem, &store)?;
+    .context("device.extra_ca_files")
+}
+
+fn assemble(
+    config: Config,
+    clock: Clock,
+    store: Store,
+    verifier: IdentityVerifier,
+    tls_root_pem: Option<Vec<u8>>,
+    supervising: &Arbiter,
+) -> anyhow::Result<App> {
+    let path = &config.store.path;
+    let ca = DeviceCa::open(path, config.scep.ca_validity_days)?;
+    let root = tls_root_pem.as_deref();
+    let enroller = Enroller::new(path, &ca.certificate_pem, root, &store)?;
     let house = House {
         store: store.clone(),
         clock: clock.clone(),
@@ -187,6 +217,7 @@ fn assemble(
         push_figures,
         verifier,
         enroller,
+        tls_root_pem,
         admission,
     })
 }
@@ -240,7 +271,11 @@ fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-fn device_server(app: web::Data<App>, listener: TcpListener) -> io::Result<Server> {
+fn device_server(
+    app: web::Data<App>,
+    listener: TcpListener,
+    tls: Option<ServerConfig>,
+) -> io::Result<Server> {
     let registry = app.registry.clone();
     let server = HttpServer::new(move || {
         // Runs once on each worker: device actors live on the workers' own arbiters.
@@ -254,17 +289,27 @@ fn device_server(app: web::Data<App>, listener: TcpListener) -> io::Result<Serve
             })
     });
     let workers = std::thread::available_parallelism().map_or(2, usize::from);
-    Ok(server
+    let server = server
         .workers(workers)
         .keep_alive(Duration::from_secs(75))
         .client_request_timeout(Duration::from_secs(30))
+        .tls_handshake_timeout(Duration::from_secs(10))
+        .max_connection_rate(HANDSHAKES)
+        .on_connect(tls::on_connect)
         .shutdown_timeout(8)
-        .disable_signals()
-        .listen(listener)?
-        .run())
+        .disable_signals();
+    let server = match tls {
+        Some(tls) => server.listen_rustls_0_23(listener, tls)?,
+        None => server.listen(listener)?,
+    };
+    Ok(server.run())
 }
 
-fn admin_server(app: web::Data<App>, listener: TcpListener) -> io::Result<Server> {
+fn admin_server(
+    app: web::Data<App>,
+    listener: TcpListener,
+    tls: Option<ServerConfig>,
+) -> io::Result<Server> {
     let server = HttpServer::new(move || {
         let counted = app.clone();
         let dialect = app.nanomdm_api_key.is_some();
@@ -286,11 +331,17 @@ fn admin_server(app: web::Data<App>, listener: TcpListener) -> io::Result<Server
             })
             .configure(api::routes)
     });
-    Ok(server
+    let server = server
         .workers(1)
         .client_request_timeout(Duration::from_secs(30))
         .shutdown_timeout(8)
-        .disable_signals()
-        .listen(listener)?
-        .run())
+        .disable_signals();
+    let server = match tls {
+        Some(tls) => server.listen_rustls_0_23(listener, tls)?,
+        None => server.listen(listener)?,
+    };
+    Ok(server.run())
 }
+
+/// TLS handshakes under way on one worker; beyond it, connections wait to be accepted.
+const HANDSHAKES: usize = 2048;

@@ -1,7 +1,7 @@
 //! What happens: everything that runs or remembers.
 //!
 //! The store, the device actors with their registry, the push supervisor and the
-//! device CA. The middle floor of the house: it knows the nouns below (`schema`) and
+//! device CA and the TLS root. The middle floor: it knows the nouns below (`schema`) and
 //! nothing of HTTP servers, configuration files or command lines above.
 
 pub mod admission;
@@ -16,6 +16,7 @@ pub mod push_certificate;
 pub mod pusher;
 pub mod registry;
 pub mod store;
+pub mod tls;
 pub mod wakes;
 
 mod error;

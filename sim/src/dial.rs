@@ -1,5 +1,5 @@
-//! Opens the connection a device talks over: TCP behind a proxy, or TLS with
-//! the device's identity as client certificate.
+//! Opens the connection a device talks over: TCP behind a proxy, or TLS, with
+//! the device's identity as client certificate where that is its proof.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::error::SimError;
 use crate::identity::Identity;
-use crate::target::Target;
+use crate::target::{Proof, Target};
 
 /// A byte stream, encrypted or not.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -43,13 +43,18 @@ impl Trust {
         })
     }
 
-    fn config(&self, identity: &Identity) -> Result<ClientConfig, SimError> {
-        let chain = vec![CertificateDer::from(identity.cert_der.to_vec())];
-        let key = PrivatePkcs8KeyDer::from(identity.key_pkcs8_der()?);
-        let mut config = ClientConfig::builder_with_provider(aws_lc_rs::default_provider().into())
+    fn config(&self, identity: Option<&Identity>) -> Result<ClientConfig, SimError> {
+        let config = ClientConfig::builder_with_provider(aws_lc_rs::default_provider().into())
             .with_safe_default_protocol_versions()?
-            .with_root_certificates(self.roots.clone())
-            .with_client_auth_cert(chain, PrivateKeyDer::from(key))?;
+            .with_root_certificates(self.roots.clone());
+        let mut config = match identity {
+            None => config.with_no_client_auth(),
+            Some(identity) => {
+                let chain = vec![CertificateDer::from(identity.cert_der.to_vec())];
+                let key = PrivatePkcs8KeyDer::from(identity.key_pkcs8_der()?);
+                config.with_client_auth_cert(chain, PrivateKeyDer::from(key))?
+            }
+        };
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(config)
     }
@@ -65,6 +70,7 @@ pub(crate) async fn dial(
     let Some(trust) = &target.trust else {
         return Ok(Box::new(tcp));
     };
-    let connector = TlsConnector::from(Arc::new(trust.config(identity)?));
+    let shown = (target.proof == Proof::Tls).then_some(identity);
+    let connector = TlsConnector::from(Arc::new(trust.config(shown)?));
     Ok(Box::new(connector.connect(trust.name.clone(), tcp).await?))
 }

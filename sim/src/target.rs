@@ -46,7 +46,8 @@ impl Target {
     }
 
     /// A server at `base_url` (`https://localhost:port`) whose certificate
-    /// chains to `root_pem`; devices show theirs in the handshake.
+    /// chains to `root_pem`; devices show theirs in the handshake, unless
+    /// `proof` is set to another way.
     pub fn tls(base_url: &str, root_pem: &[u8]) -> Result<Self, SimError> {
         let (address, authority) = loopback_as("https", 443, base_url)?;
         let trust = Trust::new(root_pem, host_of(&authority))?;

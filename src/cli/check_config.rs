@@ -10,8 +10,9 @@ use anyhow::{Context as _, bail};
 use openssl::x509::X509;
 
 use super::output::{facts, plain};
-use crate::config::Config;
+use crate::config::{AdminTls, Config, Tls};
 use crate::identity::IdentityVerifier;
+use crate::tls;
 
 /// Checks the configuration and says what is wrong, all of it.
 pub(super) fn run(file: Option<&Path>) -> anyhow::Result<()> {
@@ -49,6 +50,9 @@ fn faults(config: &Config) -> Vec<String> {
         check("apns.root_file", certificates(&config.apns.root_file));
     }
     check("compat.nanomdm_api_key_file", nanomdm_key(config));
+    for (key, why) in tls::faults(config) {
+        check(key, Err(why.to_string()));
+    }
     check("store.path", data_directory(&config.store.path));
     check("store.seal_key_file", seal_key(config));
     if config.device.listen == config.admin.listen && config.device.listen.port() != 0 {
@@ -63,13 +67,18 @@ fn faults(config: &Config) -> Vec<String> {
 /// What works, but deserves a thought.
 fn notes(config: &Config) -> Vec<&'static str> {
     let mut notes = Vec::new();
-    if !config.admin.listen.ip().is_loopback() {
+    let (device, admin) = (&config.device, &config.admin);
+    if !admin.listen.ip().is_loopback() && admin.tls == AdminTls::Off {
         notes.push("admin.listen is not loopback: tokens cross the network in plain HTTP");
     }
-    if config.device.public_url.is_empty() {
-        notes.push("device.public_url is empty: the server does not know its own URL");
+    match device.tls {
+        _ if !device.public_url.is_empty() => {}
+        Tls::Auto => notes.push(
+            "device.public_url is empty: the server certificate is for this machine's own names only",
+        ),
+        _ => notes.push("device.public_url is empty: the server does not know its own URL"),
     }
-    if config.device.trusted_proxies.is_empty() {
+    if device.tls == Tls::Off && device.trusted_proxies.is_empty() {
         notes.push("device.trusted_proxies is empty: only devices that sign messages are served");
     }
     notes
@@ -177,6 +186,8 @@ mod tests {
         config.device.extra_ca_files = vec![file.clone(), "/nowhere.pem".into()];
         config.apns.root_file = file;
         config.compat.nanomdm_api_key_file = "/nowhere.key".into();
+        config.device.public_url = "mdm example".into();
+        config.admin.tls = AdminTls::Files;
         config.store.path = directory.path().to_owned();
         config.admin.listen = config.device.listen;
         let keys: Vec<_> = faults(&config)
@@ -190,6 +201,8 @@ mod tests {
                 "device.extra_ca_files",
                 "apns.root_file",
                 "compat.nanomdm_api_key_file",
+                "device.public_url",
+                "admin.tls",
                 "store.seal_key_file",
                 "admin.listen",
             ]

@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use clap::Args;
 
 use crate::admin_client::AdminClient;
-use crate::config::Config;
+use crate::config::{Admin, AdminTls, Config};
 use crate::server::token_file;
 
 /// The server and who asks it.
@@ -33,7 +33,7 @@ impl Connection {
             (Some(url), Some(token)) => (url, token),
             (url, token) => {
                 let config = Config::load(file).context("configuration")?;
-                let own = own_url(config.admin.listen);
+                let own = own_url(&config.admin, config.admin.listen);
                 let url = url.unwrap_or_else(|| own.clone());
                 let token = match token {
                     Some(token) => token,
@@ -47,14 +47,18 @@ impl Connection {
 }
 
 /// How this machine reaches its own admin listener.
-pub(super) fn own_url(listen: SocketAddr) -> String {
+pub(super) fn own_url(admin: &Admin, listen: SocketAddr) -> String {
+    let scheme = match admin.tls {
+        AdminTls::Files => "https",
+        AdminTls::Off => "http",
+    };
     let mut at = listen;
     match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => at.set_ip(Ipv4Addr::LOCALHOST.into()),
         IpAddr::V6(ip) if ip.is_unspecified() => at.set_ip(Ipv6Addr::LOCALHOST.into()),
         _ => {}
     }
-    format!("http://{at}")
+    format!("{scheme}://{at}")
 }
 
 fn own_token(config: &Config, own: bool) -> anyhow::Result<String> {
@@ -83,7 +87,13 @@ mod tests {
             ("10.0.0.5:80", "http://10.0.0.5:80"),
         ];
         for (listen, url) in cases {
-            assert_eq!(own_url(listen.parse().unwrap()), url);
+            assert_eq!(own_url(&Admin::default(), listen.parse().unwrap()), url);
         }
+        let admin = Admin {
+            tls: AdminTls::Files,
+            ..Admin::default()
+        };
+        let url = own_url(&admin, "0.0.0.0:9000".parse().unwrap());
+        assert_eq!(url, "https://127.0.0.1:9000");
     }
 }

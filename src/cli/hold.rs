@@ -11,11 +11,13 @@ use actix_web::http::header::RETRY_AFTER;
 use actix_web::{App, HttpResponse, HttpServer, web};
 use actors::{Clock, StoreError};
 use anyhow::Context as _;
+use rustls::ServerConfig;
 use tokio::time::sleep;
 
 use crate::config::Config;
 use crate::error::Problem;
 use crate::server::open_store;
+use crate::tls::{self, TlsError};
 
 /// Waits until the store can be opened. `why` is what kept it from that.
 ///
@@ -27,8 +29,18 @@ pub(super) async fn until_the_store_opens(config: &Config, why: &StoreError) -> 
         error = %why,
         "the store cannot be opened; answering 503 and trying again every 2 s"
     );
-    let device = answer(config.device.listen, false).context("device.listen")?;
-    let admin = answer(config.admin.listen, true).context("admin.listen")?;
+    let spoken = |key, made: Result<Option<tls::Listener>, TlsError>| {
+        let made = made.inspect_err(|why| {
+            // Who speaks TLS is then not answered at all, and comes again just the same.
+            tracing::warn!(key, error = %why, "503 is said without TLS");
+        });
+        tls::Listener::parts(made.ok().flatten()).0
+    };
+    let device_tls = tls::device(config, &Clock::System, Vec::new());
+    let device_tls = spoken("device.tls", device_tls);
+    let admin_tls = spoken("admin.tls", tls::admin(&config.admin));
+    let device = answer(config.device.listen, device_tls, false).context("device.listen")?;
+    let admin = answer(config.admin.listen, admin_tls, true).context("admin.listen")?;
     let outcome = loop {
         sleep(AGAIN_AFTER).await;
         match try_to_open(config.clone()).await {
@@ -50,13 +62,19 @@ async fn try_to_open(config: Config) -> Result<(), StoreError> {
     opened.await.unwrap_or(Err(StoreError::Closed))
 }
 
-fn answer(at: SocketAddr, to_admins: bool) -> std::io::Result<ServerHandle> {
+fn answer(
+    at: SocketAddr,
+    tls: Option<ServerConfig>,
+    to_admins: bool,
+) -> std::io::Result<ServerHandle> {
     let sorry = move || async move { not_yet(to_admins) };
     let server = HttpServer::new(move || App::new().default_service(web::to(sorry)))
         .workers(1)
-        .disable_signals()
-        .bind(at)?
-        .run();
+        .disable_signals();
+    let server = match tls {
+        Some(tls) => server.bind_rustls_0_23(at, tls)?.run(),
+        None => server.bind(at)?.run(),
+    };
     let handle = server.handle();
     actix_web::rt::spawn(server);
     Ok(handle)

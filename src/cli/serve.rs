@@ -2,6 +2,7 @@
 //!
 //! Exits with 0 when told to stop, with 1 when it cannot go on. A store that cannot be
 //! opened now is waited for with 503; one that is in use, too new or without its key is not.
+//! SIGHUP reads the certificate files again.
 
 use std::path::Path;
 use std::time::Duration;
@@ -25,21 +26,25 @@ pub(super) fn run(file: Option<&Path>, force_public_url: bool) -> anyhow::Result
 
 async fn until_the_end(config: Config) -> anyhow::Result<()> {
     let mut told = Told::listen()?;
+    let mut hangup = signal(SignalKind::hangup())?;
     let Some(mut running) = start(&config, &mut told).await? else {
         return Ok(());
     };
     welcome::print(&running).await?;
-    tokio::select! {
-        why = running.failed() => {
-            tracing::error!(error = %why, "storage failed, the server ends");
-            stop(running, &mut told).await?;
-            Err(anyhow!(why).context("the server cannot go on"))
-        }
-        which = told.stop() => {
-            tracing::info!(signal = which, "stopping");
-            stop(running, &mut told).await?;
-            tracing::info!("stopped");
-            Ok(())
+    loop {
+        tokio::select! {
+            why = running.failed() => {
+                tracing::error!(error = %why, "storage failed, the server ends");
+                stop(running, &mut told).await?;
+                return Err(anyhow!(why).context("the server cannot go on"));
+            }
+            which = told.stop() => {
+                tracing::info!(signal = which, "stopping");
+                stop(running, &mut told).await?;
+                tracing::info!("stopped");
+                return Ok(());
+            }
+            _ = hangup.recv() => running.reload_certificates(),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use super::connection::own_url;
 use super::output::say;
 use crate::api::push_certificates::topics;
-use crate::config::Config;
+use crate::config::{AdminTls, Config, Tls};
 use crate::server::{Running, token_file};
 
 /// Prints it to stdout.
@@ -28,7 +28,7 @@ pub(super) async fn print(running: &Running) -> anyhow::Result<()> {
         push_certificate: topics(&running.app).await.is_ok_and(|t| t.is_empty()),
         example: running.first_token.is_some(),
     };
-    let steps = wants.steps(config, &own_url(running.admin));
+    let steps = wants.steps(config, &own_url(&config.admin, running.admin));
     if !steps.is_empty() {
         page.push_str("\n\nWhat to do next:");
     }
@@ -49,16 +49,22 @@ fn listeners(running: &Running) -> String {
     let data = std::path::absolute(path).unwrap_or_else(|_| path.clone());
     format!(
         "reveille {} is running\n\
-         devices      http://{} (check-in {}, commands {})\n\
-         admin        http://{} (API under /api/v1, described in /api/openapi.json)\n\
+         devices      {}://{} (check-in {}, commands {})\n\
+         admin        {}://{} (API under /api/v1, described in /api/openapi.json)\n\
          data         {}",
         env!("CARGO_PKG_VERSION"),
+        scheme(config.device.tls != Tls::Off),
         running.device,
         config.device.checkin_path,
         config.device.connect_path,
+        scheme(config.admin.tls != AdminTls::Off),
         running.admin,
         data.display()
     )
+}
+
+fn scheme(tls: bool) -> &'static str {
+    if tls { "https" } else { "http" }
 }
 
 /// What a server does not have yet.
@@ -80,12 +86,25 @@ impl Wants {
                 "" => "https://YOUR.HOST",
                 url => url,
             };
-            if device.trusted_proxies.is_empty() {
-                steps.push(format!(
-                    "Put a TLS proxy in front of {}: this version speaks plain HTTP.\n\
+            match device.tls {
+                Tls::Auto if device.public_url.is_empty() => steps.push(
+                    "Set device.public_url to the https URL under which devices reach this server:\n\
+                     its certificate is made for that host."
+                        .to_owned(),
+                ),
+                Tls::Off if device.trusted_proxies.is_empty() => steps.push(format!(
+                    "Put a TLS proxy in front of {}: device.tls is \"off\".\n\
                      To have it pass client certificates on, set device.trusted_proxies and\n\
                      device.client_cert_header; else let the profile set SignMessage to true.",
                     device.listen
+                )),
+                _ => {}
+            }
+            if device.tls == Tls::Auto {
+                let root = config.store.path.join("tls-root.pem");
+                steps.push(format!(
+                    "Have devices trust {}: the server certificate chains to it.",
+                    root.display()
                 ));
             }
             steps.push(format!(
@@ -131,6 +150,26 @@ mod tests {
     }
 
     #[test]
+    fn how_tls_is_ended_decides_what_is_left_to_do() {
+        let wants = Wants {
+            identities: true,
+            push_certificate: false,
+            example: false,
+        };
+        let mut config = Config::default();
+        for (tls, count, word) in [
+            (Tls::Auto, 3, "public_url"),
+            (Tls::Files, 1, "ServerURL"),
+            (Tls::Off, 2, "proxy"),
+        ] {
+            config.device.tls = tls;
+            let steps = wants.steps(&config, "http://x");
+            assert_eq!(steps.len(), count, "{steps:?}");
+            assert!(steps[0].contains(word), "{steps:?}");
+        }
+    }
+
+    #[test]
     fn the_first_start_names_the_urls_of_the_profile() {
         let mut config = Config::default();
         config.device.public_url = "https://mdm.example.org/".into();
@@ -140,7 +179,11 @@ mod tests {
             example: true,
         };
         let steps = wants.steps(&config, "http://127.0.0.1:9000");
-        assert_eq!(steps.len(), 4);
+        assert_eq!(
+            steps.len(),
+            4,
+            "trust, identities, push certificate, example"
+        );
         let all = steps.join("\n");
         assert!(
             all.contains("ServerURL https://mdm.example.org/mdm/connect"),

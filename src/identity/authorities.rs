@@ -82,6 +82,19 @@ impl Authorities {
         Ok(Self(authorities))
     }
 
+    /// Their names, each once.
+    pub(super) fn names(&self) -> Vec<Vec<u8>> {
+        let mut names: Vec<Vec<u8>> = Vec::new();
+        for authority in &self.0 {
+            if let Ok(own) = Certificate::parse(&authority.der)
+                && !names.iter().any(|name| name == own.subject)
+            {
+                names.push(own.subject.to_vec());
+            }
+        }
+        names
+    }
+
     /// Which list the issuer of the leaf is in. A name proves nothing, so each
     /// authority of the issuer's name is tried by its key.
     pub(super) fn issuer_of(&self, leaf: &Certificate<'_>) -> Result<IssuedBy, IdentityError> {

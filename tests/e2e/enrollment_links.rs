@@ -64,7 +64,9 @@ async fn a_link_leads_a_device_to_a_profile_signed_by_the_one_signer() {
     let none = Stack::new().unwrap();
     let signers = signed.signers(&none, Pkcs7Flags::empty()).unwrap();
     let mut trusted = X509StoreBuilder::new().unwrap();
-    trusted.add_cert(signers.get(0).unwrap().to_owned()).unwrap();
+    trusted
+        .add_cert(signers.get(0).unwrap().to_owned())
+        .unwrap();
     let mut profile = Vec::new();
     let (trusted, flags) = (trusted.build(), Pkcs7Flags::BINARY);
     signed
@@ -112,7 +114,12 @@ async fn a_browser_is_shown_a_page_and_its_button_gives_the_profile() {
     assert!(policy.starts_with("default-src 'none'"), "{policy}");
     assert!(!policy.contains("unsafe"), "{policy}");
     let page = String::from_utf8(page).unwrap();
-    for text in ["A &amp; B &lt;Ltd&gt;", "Erase the device", "<svg", "?profile=1"] {
+    for text in [
+        "A &amp; B &lt;Ltd&gt;",
+        "Erase the device",
+        "<svg",
+        "?profile=1",
+    ] {
         assert!(page.contains(text), "{text}");
     }
     assert!(!page.contains("<script"));
@@ -178,8 +185,14 @@ async fn a_link_that_could_not_work_is_not_made() {
 async fn terms_at_fault_are_named_and_make_no_link() {
     let house = House::start().await;
     let cases = [
-        (json!({"access_rights": ["erase", "eraze"]}), "/access_rights/1"),
-        (json!({"access_rights": ["manage_profiles"]}), "/access_rights"),
+        (
+            json!({"access_rights": ["erase", "eraze"]}),
+            "/access_rights/1",
+        ),
+        (
+            json!({"access_rights": ["manage_profiles"]}),
+            "/access_rights",
+        ),
         (json!({"access_rights": []}), "/access_rights"),
         (json!({"expires_in": 1}), "/expires_in"),
         (json!({"max_uses": 0}), "/max_uses"),
@@ -256,13 +269,36 @@ async fn links_outlast_a_restart_and_the_public_url_is_kept_while_devices_know_i
     let house = house.restarted().await;
     assert_eq!(follow(&house, path, "*/*").await.0, StatusCode::OK);
 
-    let (parts, refused) = house.restarted_with(url("https://other.example.org")).await;
-    let why = format!("{:#}", refused.err().unwrap());
+    let other = url("https://other.example.org");
+    let (stopped, why) = house.stopped().await.start(other).await.err().unwrap();
+    let why = format!("{why:#}");
     assert!(why.contains("--force-public-url"), "{why}");
     let forced = |config: &mut reveille::Config| config.force_public_url = true;
-    let (_, house) = parts.restarted_with(forced).await;
-    let house = house.unwrap();
+    let house = stopped.start(forced).await.ok().unwrap();
     assert_eq!(follow(&house, path, "*/*").await.0, StatusCode::GONE);
-    let (status, _) = house.get(&format!("/api/v1/devices/{}", id_of(&device))).await;
+    let (status, _) = house
+        .get(&format!("/api/v1/devices/{}", id_of(&device)))
+        .await;
     assert_eq!(status, StatusCode::OK);
+}
+
+#[actix_web::test]
+async fn the_root_of_our_own_tls_is_carried_to_the_device() {
+    let house = House::tls(|_| {}).await;
+    let pem = String::from_utf8(sim::push_certificate(TOPIC).unwrap()).unwrap();
+    house
+        .put("/api/v1/push-certificates", &json!({ "pem": pem }))
+        .await;
+    let (id, path) = link(&house, &json!({})).await;
+    assert!(path.starts_with("/enroll/"));
+    let export = format!("/api/v1/enrollment-links/{id}/profile?unsigned=1");
+    let file = house.admin(Method::GET, &export).send().await.unwrap();
+    let file = file.bytes().await.unwrap();
+    let root = payload(&file, "com.apple.security.root");
+    let der = root["PayloadContent"].as_data().unwrap();
+    let pem = house.running.app.tls_root_pem.clone().unwrap();
+    let expected = openssl::x509::X509::from_pem(&pem).unwrap();
+    assert_eq!(der, expected.to_der().unwrap());
+    let mdm = payload(&file, "com.apple.mdm");
+    assert_eq!(mdm["SignMessage"].as_boolean(), Some(false));
 }

@@ -4,8 +4,9 @@
 
 use std::path::PathBuf;
 
-use actors::Clock;
+use actors::{Clock, StoreError};
 use reqwest::{Method, RequestBuilder, StatusCode};
+use reveille::config::Tls;
 use reveille::{Config, Running, serve};
 use schema::UnixMillis;
 use serde_json::{Value, json};
@@ -47,8 +48,22 @@ impl House {
         house
     }
 
+    /// A house whose device listener speaks TLS; by the machine's clock, which its
+    /// clients check the certificate against.
+    pub(crate) async fn tls(change: impl FnOnce(&mut Config)) -> Self {
+        let tls = |config: &mut Config| {
+            config.device.tls = Tls::Auto;
+            change(config);
+        };
+        Self::at(Clock::System, tls).await
+    }
+
     /// A house with a changed configuration and nothing set up in it.
     pub(crate) async fn bare(change: impl FnOnce(&mut Config)) -> Self {
+        Self::at(Clock::manual(NOW), change).await
+    }
+
+    async fn at(clock: Clock, change: impl FnOnce(&mut Config)) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let ca = DeviceCa::quick().unwrap();
         let apns = FakeApns::start(Script::default()).await.unwrap();
@@ -63,6 +78,7 @@ impl House {
         };
         config.device.listen = ([127, 0, 0, 1], 0).into();
         config.admin.listen = ([127, 0, 0, 1], 0).into();
+        config.device.tls = Tls::Off;
         config.device.extra_ca_files = vec![file("sim-ca.pem", &ca.pem())];
         config.device.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()];
         config.device.client_cert_header = "Client-Cert".into();
@@ -73,7 +89,6 @@ impl House {
         config.apns.root_file = file("apns-root.pem", apns.root_pem());
         config.compat.nanomdm_api_key = "nano-secret".into();
         change(&mut config);
-        let clock = Clock::manual(NOW);
         let running = serve(config.clone(), clock.clone()).await.unwrap();
         Self {
             token: running.first_token.clone().unwrap(),
@@ -89,45 +104,40 @@ impl House {
 
     /// Stops the server and starts it again on the same data.
     pub(crate) async fn restarted(self) -> Self {
-        let Self {
-            running,
-            apns,
-            ca,
-            clock,
-            token,
-            client,
-            directory,
-            config,
-        } = self;
-        running.stop().await;
-        drop(client);
-        // The last actors let go of the store a moment after their arbiters were told to stop.
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
-        let running = loop {
-            match serve(config.clone(), clock.clone()).await {
-                Ok(running) => break running,
-                Err(error) => assert!(std::time::Instant::now() < deadline, "{error:#}"),
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        };
-        assert!(
-            running.first_token.is_none(),
-            "the second start makes no token"
-        );
-        Self {
-            running,
-            apns,
-            ca,
-            clock,
-            token,
-            client: reqwest::Client::new(),
-            directory,
-            config,
+        match self.stopped().await.start(|_| {}).await {
+            Ok(house) => house,
+            Err((_, error)) => panic!("{error:#}"),
         }
     }
 
+    /// Stops the server.
+    pub(crate) async fn stopped(self) -> Stopped {
+        self.running.stop().await;
+        Stopped {
+            apns: self.apns,
+            ca: self.ca,
+            clock: self.clock,
+            token: self.token,
+            directory: self.directory,
+            config: self.config,
+        }
+    }
+
+    /// The data directory.
+    pub(crate) fn data(&self) -> &std::path::Path {
+        &self.config.store.path
+    }
+
+    /// Takes effect with the next start.
+    pub(crate) fn set_public_url(&mut self, url: &str) {
+        url.clone_into(&mut self.config.device.public_url);
+    }
+
     pub(crate) fn device_url(&self) -> String {
-        format!("http://{}", self.running.device)
+        match self.config.device.tls {
+            Tls::Off => format!("http://{}", self.running.device),
+            _ => format!("https://localhost:{}", self.running.device.port()),
+        }
     }
 
     pub(crate) fn admin_url(&self) -> String {
@@ -165,7 +175,13 @@ impl House {
 
     /// How devices find the server.
     pub(crate) fn target(&self, proof: Proof) -> Target {
-        Target::new(&self.device_url(), proof).unwrap()
+        match &self.running.app.tls_root_pem {
+            None => Target::new(&self.device_url(), proof).unwrap(),
+            Some(root) => Target {
+                proof,
+                ..Target::tls(&self.device_url(), root).unwrap()
+            },
+        }
     }
 
     /// A device that is not enrolled yet, and its line to the server.
@@ -235,6 +251,54 @@ impl House {
         let item = items.iter().find(|item| item["command_uuid"] == uuid);
         item.map_or("absent", |item| item["state"].as_str().unwrap())
             .to_owned()
+    }
+}
+
+/// A house whose server is stopped, with its data.
+pub(crate) struct Stopped {
+    apns: FakeApns,
+    ca: DeviceCa,
+    clock: Clock,
+    token: String,
+    directory: tempfile::TempDir,
+    config: Config,
+}
+
+impl Stopped {
+    /// Starts the server again with a changed configuration, or says why it did not.
+    pub(crate) async fn start(
+        mut self,
+        change: impl FnOnce(&mut Config),
+    ) -> Result<House, (Self, anyhow::Error)> {
+        change(&mut self.config);
+        // The last actors let go of the store a moment after their arbiters were told to stop.
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        let running = loop {
+            match serve(self.config.clone(), self.clock.clone()).await {
+                Ok(running) => break running,
+                Err(error) => {
+                    let held = error.downcast_ref() == Some(&StoreError::InUse);
+                    if !held || std::time::Instant::now() > deadline {
+                        return Err((self, error));
+                    }
+                }
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        };
+        assert!(
+            running.first_token.is_none(),
+            "the second start makes no token"
+        );
+        Ok(House {
+            running,
+            apns: self.apns,
+            ca: self.ca,
+            clock: self.clock,
+            token: self.token,
+            client: reqwest::Client::new(),
+            directory: self.directory,
+            config: self.config,
+        })
     }
 }
 

@@ -80,7 +80,7 @@ async fn nothing_acknowledged_is_lost_and_nothing_happens_twice() {
     std::fs::write(directory.path().join("ca.pem"), ca.pem()).unwrap();
     std::fs::write(
         directory.path().join("config.toml"),
-        "[device]\nlisten = \"127.0.0.1:0\"\nextra_ca_files = [\"ca.pem\"]\n\
+        "[device]\nlisten = \"127.0.0.1:0\"\ntls = \"off\"\nextra_ca_files = [\"ca.pem\"]\n\
          trusted_proxies = [\"127.0.0.1/32\"]\nclient_cert_header = \"Client-Cert\"\n\
          [admin]\nlisten = \"127.0.0.1:0\"\n[store]\nreserve_mb = 0\n[log]\nlevel = \"warn\"\n",
     )

@@ -12,4 +12,5 @@ mod enrollment_links;
 mod hardening;
 mod kill;
 mod restart;
+mod tls;
 mod vectors;
