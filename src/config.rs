@@ -173,6 +173,8 @@ pub struct Store {
     pub cache_mb: usize,
     /// Room that must stay on the disk.
     pub reserve_mb: u64,
+    /// What report bodies may hold.
+    pub budget_mb: u64,
 }
 
 /// `[apns]`
@@ -312,6 +314,7 @@ impl Default for Store {
             retention_days: 90,
             cache_mb: 64,
             reserve_mb: 256,
+            budget_mb: 4096,
         }
     }
 }
@@ -513,7 +516,7 @@ mod tests {
             .filter(|line| line.contains(" = ") && !line.starts_with('#'));
         assert_eq!(
             shown.count(),
-            39,
+            40,
             "a key was added or removed: show it in config.toml too"
         );
     }

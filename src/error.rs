@@ -14,7 +14,7 @@ use schema::checkin::Misread;
 use schema::enrollment::Misbehaved;
 use schema::link::LinkVoid;
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::{IntoResponses, ToSchema};
 
 use crate::identity::IdentityError;
 use crate::public_url::NoPublicUrl;
@@ -31,6 +31,9 @@ pub enum DeviceError {
     /// What the floors below say.
     #[error(transparent)]
     Fault(#[from] Fault),
+    /// An unreadable report under an identity that is bound to nothing.
+    #[error("the identity certificate is bound to no enrollment")]
+    Unbound,
     /// Too much is going on.
     #[error("overloaded")]
     Overloaded,
@@ -72,6 +75,7 @@ impl DeviceError {
                 Fault::Quarantined(_) => "quarantined",
                 Fault::Stopping => "stopping",
             },
+            Self::Unbound => "unknown_enrollment",
             Self::Overloaded => "overloaded",
             Self::TooLong(_) => "too_long",
             Self::TooSlow => "too_slow",
@@ -84,7 +88,7 @@ impl DeviceError {
 impl ResponseError for DeviceError {
     fn status_code(&self) -> StatusCode {
         match self {
-            Self::Identity(_) => StatusCode::FORBIDDEN,
+            Self::Identity(_) | Self::Unbound => StatusCode::FORBIDDEN,
             Self::Misread(_) | Self::Incomplete => StatusCode::BAD_REQUEST,
             Self::Fault(fault) => match fault {
                 Fault::Misbehaved(Misbehaved::NoTokenService | Misbehaved::UnknownEndpoint) => {
@@ -205,6 +209,20 @@ pub struct Problem {
     /// Which fields are at fault.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<Field>,
+}
+
+/// The refusals every call of the admin API may give, for the OpenAPI document.
+#[derive(IntoResponses)]
+pub enum Refusals {
+    /// No valid token.
+    #[response(status = 401)]
+    Unauthorized(#[to_schema] Problem),
+    /// A scope is missing; it is named.
+    #[response(status = 403)]
+    Forbidden(#[to_schema] Problem),
+    /// Our own trouble; try again.
+    #[response(status = 503)]
+    Unavailable(#[to_schema] Problem),
 }
 
 /// A field at fault.

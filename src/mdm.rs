@@ -10,12 +10,13 @@ use actix_web::{HttpRequest, HttpResponse, ResponseError as _, web};
 use actors::admission::{Permit, Weight};
 use actors::device::{Answer, CheckedIn, Presented, Reported};
 use actors::registry::Opens;
-use actors::store::Identity;
+use actors::store::{Identity, Packed};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use schema::Leaf;
 use schema::checkin::{self, Message, Misread, Sender};
 use schema::report::{self, Report, Status};
+use schema::xml::{Scan, Unreadable};
 use tokio::time::timeout;
 
 use crate::app::App;
@@ -67,13 +68,16 @@ async fn serve(
         return Err(DeviceError::Encoded);
     }
     let cap = if is_checkin { CHECKIN_CAP } else { REPORT_CAP };
-    let (body, held) = read(request.headers(), body, cap, app).await?;
+    let body = read(request.headers(), body, cap, app).await?;
     let identity = prove(request, &body, app)?;
     // A message sent to the other URL is told by what it is.
-    if is_checkin || is_checkin_body(&body) {
-        check_in(&identity, body, app, held).await
+    if is_checkin || is_checkin_body(&body.bytes) {
+        if body.cut {
+            return Err(DeviceError::TooLong(cap));
+        }
+        check_in(&identity, body.bytes, app, body.permit).await
     } else {
-        report_in(&identity, body, app, held).await
+        report_in(&identity, body, app).await
     }
 }
 
@@ -118,13 +122,21 @@ async fn check_in(
 
 async fn report_in(
     identity: &DeviceIdentity,
-    raw: Bytes,
+    body: Body,
     app: &App,
-    held: Option<Permit>,
 ) -> Result<HttpResponse, DeviceError> {
-    let report = match report::parse(&raw) {
+    let (raw, held) = (body.bytes, body.permit);
+    let (parsed, packed) = if body.cut {
+        (Err(Misread::Unreadable(Unreadable::TooMany)), None)
+    } else {
+        parse(&raw).await?
+    };
+    let report = match parsed {
         Ok(report) => report,
-        Err(misread) => unreadable(identity, &raw, app, misread)?,
+        Err(misread) => match unreadable(identity, &raw, app, &misread)? {
+            Some(report) => report,
+            None => return Ok(HttpResponse::Ok().finish()),
+        },
     };
     let weight = if report.status == Status::Idle {
         Weight::Idle
@@ -144,6 +156,7 @@ async fn report_in(
         report,
         presented: presented(identity),
         raw,
+        packed,
         held: None,
     };
     for _ in 0..HELD_AT_MOST {
@@ -171,46 +184,63 @@ async fn report_in(
     Ok(HttpResponse::Ok().finish())
 }
 
+/// Reads a report; a large one off the workers, and packed for the store there too.
+async fn parse(raw: &Bytes) -> Result<(Result<Report, Misread>, Option<Packed>), DeviceError> {
+    if raw.len() <= SHORT {
+        return Ok((report::parse(raw), None));
+    }
+    let raw = raw.clone();
+    let work = web::block(move || (report::parse(&raw), Some(Packed::of(&raw))));
+    work.await.map_err(|_| DeviceError::Overloaded)
+}
+
 /// A report from a bound identity is never refused for its content: the device would
-/// repeat it for ever. Its sender is told by the binding, its command by the head.
+/// repeat it for ever. Its device is told by the binding, its command by what can still
+/// be found in it, its channel by the command. Nothing when no command can be told.
 fn unreadable(
     identity: &DeviceIdentity,
     raw: &[u8],
     app: &App,
-    misread: Misread,
-) -> Result<Report, DeviceError> {
+    why: &dyn std::fmt::Display,
+) -> Result<Option<Report>, DeviceError> {
     let bound = app
         .store
         .certificate(Leaf(identity.leaf))?
         .and_then(|record| record.bound_to);
-    let Some(device) = bound else {
-        return Err(misread.into());
-    };
-    let enrollment = app.store.enrollment(device)?;
+    let enrollment = bound
+        .map(|device| app.store.enrollment(device))
+        .transpose()?
+        .flatten();
     let Some(enrollment) = enrollment else {
-        return Err(misread.into());
+        return Err(DeviceError::Unbound);
     };
     app.metrics.unreadable_report();
-    tracing::warn!(device = %enrollment.channel.id, why = %misread, "an unreadable report closes its command");
-    let uuid = report::head_of_unreadable(raw);
-    Ok(Report {
+    tracing::warn!(device = %enrollment.channel.id, %why, "an unreadable report closes its command");
+    let Some(uuid) = report::head_of_unreadable(raw) else {
+        return Ok(None);
+    };
+    let seq = app.store.seq_of(&uuid)?;
+    let command = seq.map(|seq| app.store.command(seq)).transpose()?.flatten();
+    let targets = command
+        .map(|summary| app.store.targets(&summary.command))
+        .unwrap_or_default();
+    let channel = enrollment
+        .channels()
+        .find(|channel| targets.contains(&channel.no));
+    Ok(channel.map(|channel| Report {
         sender: Sender {
             device: enrollment.channel.id.clone(),
-            channel: enrollment.channel.id,
-            kind: enrollment.channel.kind,
+            channel: channel.id.clone(),
+            kind: channel.kind,
         },
-        status: if uuid.is_some() {
-            Status::Unreadable
-        } else {
-            Status::Idle
-        },
-        uuid,
-    })
+        status: Status::Unreadable,
+        uuid: Some(uuid),
+    }))
 }
 
 fn prove(
     request: &HttpRequest,
-    body: &[u8],
+    body: &Body,
     app: &App,
 ) -> Result<std::sync::Arc<DeviceIdentity>, DeviceError> {
     let peer = request.peer_addr().ok_or(IdentityError::Missing)?.ip();
@@ -219,12 +249,19 @@ fn prove(
         Some(name) => single(headers, name)?,
         None => None,
     };
+    let signature_header = single(headers, "Mdm-Signature")?;
+    let tls_leaf = request.conn_data::<PeerLeaf>().map(|leaf| &*leaf.0);
+    let vouched = proxy_header.is_some() || tls_leaf.is_some();
+    if body.cut && signature_header.is_some() && !vouched {
+        // A signature proves nothing over a part of what it signed.
+        return Err(DeviceError::TooLong(REPORT_CAP));
+    }
     Ok(app.verifier.verify(&Evidence {
         peer,
-        tls_leaf: request.conn_data::<PeerLeaf>().map(|leaf| &*leaf.0),
-        signature_header: single(headers, "Mdm-Signature")?,
+        tls_leaf,
+        signature_header: signature_header.filter(|_| !body.cut),
         proxy_header,
-        body,
+        body: &body.bytes,
     })?)
 }
 
@@ -269,60 +306,72 @@ fn is_checkin_body(body: &[u8]) -> bool {
     let head = body.get(..body.len().min(4096)).unwrap_or(body);
     head.windows(CHECKIN_KEY.len())
         .any(|window| window == CHECKIN_KEY)
-        && schema::xml::Scan::new(body).is_ok_and(|scan| scan.get("MessageType").is_some())
+        && Scan::new(body).is_ok_and(|scan| scan.get("MessageType").is_some())
 }
 
-/// Reads a body up to a cap and against a deadline. What is long is admitted before
-/// it is read.
+/// A body as it was read.
+struct Body {
+    /// Its bytes; only the beginning when it was cut.
+    bytes: Bytes,
+    /// Longer than its cap: the rest was drained and dropped.
+    cut: bool,
+    /// Held while it is worked on, when it is a long one.
+    permit: Option<Permit>,
+}
+
+/// Reads a body up to a cap and against a deadline. What is long is admitted before it
+/// is read; what is over the cap is drained, so that the device hears the answer.
 async fn read(
     headers: &HeaderMap,
     mut payload: web::Payload,
     cap: usize,
     app: &App,
-) -> Result<(Bytes, Option<Permit>), DeviceError> {
-    let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| {
-        length
-            .to_str()
-            .ok()
-            .and_then(|length| length.parse::<usize>().ok())
-    });
-    if announced.is_some_and(|announced| announced > cap) {
+) -> Result<Body, DeviceError> {
+    let announced = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    if announced.is_some_and(|announced| announced > DRAINED_AT_MOST) {
         return Err(DeviceError::TooLong(cap));
     }
     let permit = match announced {
         Some(announced) if announced <= SHORT => None,
         _ => {
-            let bytes = announced.unwrap_or(cap);
-            Some(
-                app.admission
-                    .admit(Weight::Full, bytes)
-                    .ok_or(DeviceError::Overloaded)?,
-            )
+            let bytes = announced.unwrap_or(cap).min(cap);
+            let permit = app.admission.admit(Weight::Full, bytes);
+            Some(permit.ok_or(DeviceError::Overloaded)?)
         }
     };
     let whole = async {
         let mut body = BytesMut::new();
+        let mut length = 0;
         while let Some(chunk) = payload.next().await {
             let chunk = chunk.map_err(|_| DeviceError::Incomplete)?;
-            if body.is_empty() && Some(chunk.len()) == announced {
-                return Ok(chunk);
-            }
-            if body.len() + chunk.len() > cap {
+            length += chunk.len();
+            if length > DRAINED_AT_MOST {
                 return Err(DeviceError::TooLong(cap));
             }
-            body.extend_from_slice(&chunk);
+            if length > cap {
+                body.truncate(KEPT_OF_CUT);
+            } else if body.is_empty() && Some(length) == announced {
+                return Ok((chunk, false));
+            } else {
+                body.extend_from_slice(&chunk);
+            }
         }
-        Ok(body.freeze())
+        Ok((body.freeze(), length > cap))
     };
     let deadline = Duration::from_secs(app.config.limits.body_seconds);
-    let body = timeout(deadline, whole)
+    let (bytes, cut) = timeout(deadline, whole)
         .await
         .map_err(|_| DeviceError::TooSlow)??;
-    Ok((body, permit))
+    Ok(Body { bytes, cut, permit })
 }
 
 const CHECKIN_KEY: &[u8] = b"<key>MessageType</key>";
 const CHECKIN_CAP: usize = 4 << 20;
 const REPORT_CAP: usize = 32 << 20;
+/// What is kept of a report over its cap.
+const KEPT_OF_CUT: usize = 1 << 20;
+const DRAINED_AT_MOST: usize = 128 << 20;
 const SHORT: usize = 64 << 10;
 const HELD_AT_MOST: usize = 16;

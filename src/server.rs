@@ -150,7 +150,8 @@ pub fn open_store(config: &Config, clock: &Clock) -> Result<Store, StoreError> {
         directory: config.store.path.clone(),
         seal_key_file: (!key.as_os_str().is_empty()).then(|| key.clone()),
         cache_bytes: config.store.cache_mb << 20,
-        reserve_bytes: config.store.reserve_mb << 20,
+        reserve_bytes: config.store.reserve_mb.saturating_mul(1 << 20),
+        body_budget_bytes: config.store.budget_mb.saturating_mul(1 << 20),
         guard: GuardLimits {
             max_devices: config.guard.max_devices,
             window_minutes: config.guard.window_minutes,

@@ -55,6 +55,8 @@ pub struct Presented {
 pub struct Life {
     /// It ended by a panic.
     pub panicked: AtomicBool,
+    /// It is gone.
+    pub ended: AtomicBool,
     /// Its last message, in milliseconds since 1970.
     pub last: AtomicU64,
 }
@@ -84,6 +86,33 @@ struct Session {
     given: Option<(CommandUuid, Seq)>,
     /// Minute of the last contact that was noted.
     seen: u32,
+    /// Hand-outs without a report and NotNows of commands whose row cannot count them.
+    tallies: SmallVec<[Tally; 2]>,
+}
+
+/// What a device did with one command while its actor lived.
+struct Tally {
+    seq: Seq,
+    attempts: u8,
+    not_now: u8,
+}
+
+impl Session {
+    fn tally(&mut self, seq: Seq) -> &mut Tally {
+        let place = self
+            .tallies
+            .iter()
+            .position(|t| t.seq == seq)
+            .unwrap_or_else(|| {
+                self.tallies.push(Tally {
+                    seq,
+                    attempts: 0,
+                    not_now: 0,
+                });
+                self.tallies.len() - 1
+            });
+        &mut self.tallies[place]
+    }
 }
 
 impl DeviceActor {
@@ -143,6 +172,7 @@ impl DeviceActor {
                     closing: SmallVec::new(),
                     given: None,
                     seen: 0,
+                    tallies: SmallVec::new(),
                 });
                 self.sessions.len() - 1
             });
@@ -152,6 +182,7 @@ impl DeviceActor {
     /// Notes a contact, at most every ten minutes, and revives a channel whose push
     /// token APNs had called dead.
     fn contact(&mut self, channel: ChannelNo, now: UnixMillis) {
+        self.house.store.revive(channel);
         let minutes = now.minutes();
         let session = self.session(channel);
         if minutes < session.seen + 10 {
@@ -159,27 +190,24 @@ impl DeviceActor {
         }
         session.seen = minutes;
         self.house.store.seen(channel, now);
-        self.house.store.revive(channel);
     }
 
     /// Forgets the reports that are published; a failed one ends this actor.
     fn settle(&mut self, ctx: &mut Context<Self>) -> Result<(), Fault> {
         let mut failed = None;
+        // Asked, not peeked at: whoever waited for it may have gone.
+        let mut done = |durable: &Durable| match durable.clone().now_or_never() {
+            None => false,
+            Some(Ok(())) => true,
+            Some(Err(error)) => {
+                failed = Some(error);
+                true
+            }
+        };
         for session in &mut self.sessions {
-            session.closing.retain(|(_, durable)| match durable.peek() {
-                None => true,
-                Some(Ok(())) => false,
-                Some(Err(error)) => {
-                    failed = Some(error.clone());
-                    false
-                }
-            });
+            session.closing.retain(|(_, durable)| !done(durable));
         }
-        if self
-            .newest
-            .as_ref()
-            .is_some_and(|newest| newest.peek().is_some())
-        {
+        if self.newest.as_ref().is_some_and(&mut done) {
             self.newest = None;
         }
         match failed {
@@ -218,6 +246,7 @@ impl Drop for DeviceActor {
             self.life.panicked.store(true, Ordering::Release);
             self.live.forget(&self.id, &self.life);
         }
+        self.life.ended.store(true, Ordering::Release);
     }
 }
 

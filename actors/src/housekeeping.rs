@@ -82,7 +82,7 @@ impl Housekeeper {
         let now = self.clock.now();
         self.watch_clock(now);
         self.store.check_room()?;
-        self.store.fold().await?;
+        let folded = self.store.fold().await;
         if self.round.is_multiple_of(15) {
             self.registry
                 .passivate_idle(now.minus_seconds(IDLE_SECONDS).0);
@@ -90,7 +90,7 @@ impl Housekeeper {
                 self.expire_and_retain(now).await?;
             }
         }
-        Ok(())
+        folded
     }
 
     async fn expire_and_retain(&self, now: UnixMillis) -> Result<(), StoreError> {

@@ -22,7 +22,7 @@ pub use topic::TopicState;
 use crate::apns::{Endpoint, Outcome, Push, SetupError};
 use crate::push_certificate::{PushCertificate, PushCertificateError};
 use crate::store::{Store, StoreError};
-use crate::wakes::Wakes;
+use crate::wakes::{ANSWER_WITHIN_SECONDS, Wakes};
 use crate::{Clock, Fault};
 use topic::{Halt, Topic};
 
@@ -183,6 +183,8 @@ impl Pusher {
         };
         let (client, settled) = (topic.client.clone(), self.settled.clone());
         self.in_flight += 1;
+        // Noted before it goes out: the device may poll before APNs has answered.
+        self.wakes.accepted(channel, now);
         actix::spawn(async move {
             let outcome = client.push(push).await;
             // The supervisor outlives its wakes but for a shutdown, when nobody asks.
@@ -220,12 +222,14 @@ impl Pusher {
             return;
         };
         let figures = &self.figures;
+        if !matches!(outcome, Outcome::Accepted { .. }) {
+            self.wakes.forget_accepted(channel);
+        }
         match outcome {
             Outcome::Accepted { .. } => {
                 figures.accepted.fetch_add(1, Ordering::Relaxed);
                 self.tries.remove(&channel);
                 topic.answered(channel);
-                self.wakes.accepted(channel, now);
                 self.store.pushed(channel, now);
             }
             Outcome::Unregistered { .. } => {
@@ -276,21 +280,16 @@ impl Pusher {
         }
     }
 
-    /// Marks every channel with open work that was not woken just now.
+    /// Marks every channel with open work; one woken just now gets its time to answer.
     fn recover(&mut self) -> Result<usize, StoreError> {
         let now = self.clock.now();
-        let mut due = Vec::new();
-        for channel in self.store.channels_with_work()? {
-            let pushed = self.store.last_pushed(channel)?;
-            let young =
-                pushed.is_some_and(|at| now.since(at) < crate::wakes::ANSWER_WITHIN_SECONDS * 1000);
-            if !young {
-                due.push(channel);
-            }
+        let channels = self.store.channels_with_work()?;
+        for channel in &channels {
+            let pushed = self.store.last_pushed(*channel)?.filter(|at| *at <= now);
+            let until = pushed.map(|at| at.plus_seconds(ANSWER_WITHIN_SECONDS));
+            self.wakes.mark_at(*channel, until.unwrap_or(now).max(now));
         }
-        let count = due.len();
-        self.wakes.mark(due, now);
-        Ok(count)
+        Ok(channels.len())
     }
 
     /// Marks, spread over an hour, whoever has open work and was silent for a day.

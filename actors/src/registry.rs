@@ -109,12 +109,21 @@ impl Registry {
                 .store(self.inner.house.clock.now().0, Ordering::Relaxed);
             match actor.send(message.clone()).await {
                 Ok(outcome) => return outcome,
-                Err(_) if life.panicked.load(Ordering::Acquire) => {
-                    self.panicked(device).await;
-                    return Err(Fault::Panicked(device.clone()));
+                Err(_) => {
+                    // The answer is gone a moment before the actor itself is.
+                    for _ in 0..1000 {
+                        if life.ended.load(Ordering::Acquire) {
+                            break;
+                        }
+                        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+                    }
+                    if life.panicked.load(Ordering::Acquire) {
+                        self.panicked(device).await;
+                        return Err(Fault::Panicked(device.clone()));
+                    }
+                    // It was just going; the next activation serves this message.
+                    self.inner.live.forget(device, &life);
                 }
-                // It was just going; the next activation serves this message.
-                Err(_) => self.inner.live.forget(device, &life),
             }
         }
         Err(Fault::Overloaded)
@@ -234,3 +243,6 @@ impl Registry {
 
 const ATTEMPTS: usize = 3;
 const PANICS_ALLOWED: u8 = 3;
+
+#[cfg(test)]
+mod tests;

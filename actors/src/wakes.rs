@@ -96,7 +96,7 @@ impl Wakes {
         taken
     }
 
-    /// APNs took the wake of this channel.
+    /// A wake of this channel is on its way or taken: it has its time to be answered.
     pub fn accepted(&self, channel: ChannelNo, now: UnixMillis) {
         self.known.set(channel);
         self.lock().accepted.insert(channel, now);

@@ -82,18 +82,16 @@ pub fn parse(body: &[u8]) -> Result<Report, Misread> {
     })
 }
 
-/// Picks Status and CommandUUID out of a body the guard refuses, so that an
-/// unreadable report can still close its command.
-///
-/// Looks only at the first 64 KiB and at `key`/`string` pairs standing side by side.
+/// Picks the CommandUUID out of a body the guard refuses, so that an unreadable report
+/// can still close its command. Looks for a `key` and a `string` standing side by side.
 #[must_use]
 pub fn head_of_unreadable(body: &[u8]) -> Option<CommandUuid> {
-    let head = body.get(..body.len().min(65_536))?;
-    let head = String::from_utf8_lossy(head);
-    let (_, behind) = head.split_once("<key>CommandUUID</key>")?;
-    let value = behind.trim_start().strip_prefix("<string>")?;
-    let (uuid, _) = value.split_once("</string>")?;
-    CommandUuid::parse(uuid)
+    const KEY: &[u8] = b"<key>CommandUUID</key>";
+    let at = memchr::memmem::find(body, KEY)?;
+    let behind = body.get(at + KEY.len()..)?.trim_ascii_start();
+    let value = behind.strip_prefix(b"<string>")?;
+    let length = memchr::memmem::find(value.get(..value.len().min(512))?, b"</string>")?;
+    CommandUuid::parse(std::str::from_utf8(value.get(..length)?).ok()?)
 }
 
 /// One item of an `ErrorChain`, the first being the top error.
@@ -118,8 +116,12 @@ pub fn error_chain(body: &[u8]) -> Vec<ErrorItem> {
         .into_iter()
         .flatten()
         .filter_map(Value::as_dictionary)
+        .take(MOST_ERRORS)
         .map(|item| {
-            let text = |key| item.get(key).and_then(Value::as_string).map(str::to_owned);
+            let text = |key| {
+                let text = item.get(key).and_then(Value::as_string)?;
+                Some(text.chars().take(ERROR_TEXT).collect::<String>())
+            };
             ErrorItem {
                 code: item
                     .get("ErrorCode")
@@ -133,6 +135,11 @@ pub fn error_chain(body: &[u8]) -> Vec<ErrorItem> {
         })
         .collect()
 }
+
+/// Items of an ErrorChain that are read; the whole stays in the body.
+const MOST_ERRORS: usize = 8;
+/// Characters of a text in one.
+const ERROR_TEXT: usize = 512;
 
 #[cfg(test)]
 mod tests {

@@ -16,6 +16,9 @@ pub const MAX_DEPTH: usize = 64;
 /// Elements allowed in a body.
 pub const MAX_ELEMENTS: usize = 100_000;
 
+/// Keys allowed in the outermost dictionary; devices send some dozens.
+const MAX_KEYS: usize = 512;
+
 /// What one guarded pass over a body found: the scalars of the outermost dictionary.
 #[derive(Debug)]
 pub struct Scan<'a> {
@@ -113,7 +116,7 @@ pub enum Unreadable {
     #[error("the plist is nested deeper than {MAX_DEPTH}")]
     TooDeep,
     /// Too many elements.
-    #[error("the plist has more than {MAX_ELEMENTS} elements")]
+    #[error("the plist has more than {MAX_ELEMENTS} elements, or {MAX_KEYS} keys outermost")]
     TooMany,
     /// A CDATA section.
     #[error("the plist holds a CDATA section")]
@@ -421,6 +424,9 @@ impl<'a> Scanner<'a> {
     fn keep_here(&mut self, value: Scalar<'a>) -> Result<(), Unreadable> {
         if self.scalars.iter().any(|(key, _)| *key == self.key) {
             return Err(Unreadable::Doubled(self.key.chars().take(64).collect()));
+        }
+        if self.scalars.len() >= MAX_KEYS {
+            return Err(Unreadable::TooMany);
         }
         self.scalars.push((self.key.clone(), value));
         Ok(())

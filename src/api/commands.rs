@@ -18,7 +18,7 @@ use super::rendering::time;
 use super::targets::{Rejected, Targets};
 use crate::app::App;
 use crate::auth::{Admin, Scope};
-use crate::error::{Field, Problem};
+use crate::error::{Field, Problem, Refusals};
 
 /// A command to be queued.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
@@ -79,7 +79,7 @@ pub struct Standing {
 pub struct Cancelled {
     /// Taken back.
     pub cancelled: u32,
-    /// Handed out before; the device may act on them.
+    /// Taken back too, but handed out before: the device may act on them.
     pub already_sent: u32,
 }
 
@@ -89,14 +89,12 @@ pub struct Cancelled {
     responses(
         (status = 202, description = "Queued durably", body = Queued),
         (status = 400, description = "Unreadable JSON", body = Problem),
-        (status = 401, description = "No valid token", body = Problem),
-        (status = 403, description = "A scope is missing", body = Problem),
         (status = 404, description = "No target is enrolled", body = Problem),
         (status = 409, description = "The CommandUUID was used, or the guard threshold is reached", body = Problem),
         (status = 413, description = "Body too long", body = Problem),
         (status = 415, description = "Not JSON", body = Problem),
         (status = 422, description = "A field is at fault", body = Problem),
-        (status = 503, description = "Our own trouble", body = Problem)))]
+        Refusals))]
 pub async fn create(
     admin: Admin,
     request: HttpRequest,
@@ -149,10 +147,8 @@ pub async fn create(
     params(("uuid" = String, Path, description = "CommandUUID")),
     responses(
         (status = 200, description = "How it stands", body = Standing),
-        (status = 401, description = "No valid token", body = Problem),
-        (status = 403, description = "A scope is missing", body = Problem),
         (status = 404, description = "Unknown", body = Problem),
-        (status = 503, description = "Our own trouble", body = Problem)))]
+        Refusals))]
 pub async fn show(
     admin: Admin,
     uuid: web::Path<String>,
@@ -181,10 +177,8 @@ pub async fn show(
     params(("uuid" = String, Path, description = "CommandUUID")),
     responses(
         (status = 200, description = "What was taken back", body = Cancelled),
-        (status = 401, description = "No valid token", body = Problem),
-        (status = 403, description = "A scope is missing", body = Problem),
         (status = 404, description = "Unknown", body = Problem),
-        (status = 503, description = "Our own trouble", body = Problem)))]
+        Refusals))]
 pub async fn cancel(
     admin: Admin,
     uuid: web::Path<String>,

@@ -4,107 +4,19 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use actors::device::AllowReenroll;
 use actors::pusher::Wake;
 use actors::registry::Opens;
-use actors::store::{Annotation, Cancel, ChannelCommand, Device};
+use actors::store::{Annotation, Cancel};
 use schema::enrollment::{Channel, Enrollment};
-use schema::report::ErrorItem;
 use schema::{ChannelNo, EnrollId};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
 use super::commands::{Cancelled, find, strict_json};
+use super::device_items::{CommandItem, DeviceDetail, DeviceItem, detail, item};
 use super::filter::Filter;
 use super::paging::{self, Asked, Page, cursor};
-use super::rendering::{time, time_of_seconds};
 use crate::app::App;
 use crate::auth::{Admin, Scope};
-use crate::error::Problem;
-
-/// A device.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct DeviceItem {
-    /// Its enrollment id.
-    pub id: String,
-    /// As Authenticate said; empty when it did not.
-    pub serial_number: String,
-    /// The name an admin gave, else the device's own.
-    pub name: String,
-    /// Apple's product name.
-    pub model: String,
-    /// By the product name; empty when it cannot be told.
-    pub platform: String,
-    /// As Authenticate said.
-    pub os_version: String,
-    /// `pending`, `enrolled` or `checked_out`.
-    pub state: String,
-    /// `Device` or `User Enrollment (Device)`.
-    pub enrollment_type: String,
-    /// Last contact, to the minute.
-    pub last_seen_at: Option<String>,
-    /// When the running enrollment began.
-    pub enrolled_at: Option<String>,
-    /// Open commands on all its channels.
-    pub pending_commands: usize,
-    /// Tags an admin gave.
-    pub tags: Vec<String>,
-    /// Its channels.
-    pub channels: Vec<ChannelItem>,
-}
-
-/// A channel of a device.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct ChannelItem {
-    /// Its enrollment id.
-    pub id: String,
-    /// Its kind, in the names of the field.
-    pub kind: String,
-    /// How to wake it.
-    pub push: Option<PushItem>,
-}
-
-/// How a channel is woken; the token itself is never shown.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct PushItem {
-    /// The topic it reported.
-    pub topic: String,
-    /// `ok`, or `dead` when APNs said so of this token.
-    pub state: String,
-    /// Last wake APNs took, to the minute.
-    pub last_push_at: Option<String>,
-}
-
-/// A device with everything known of it.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct DeviceDetail {
-    #[serde(flatten)]
-    #[schema(inline)]
-    item: DeviceItem,
-    /// Free text an admin wrote.
-    notes: String,
-    /// What reports told of it.
-    #[schema(value_type = Object)]
-    inventory: serde_json::Value,
-    /// Its identity.
-    certificate: Option<CertificateItem>,
-    /// Sits in Setup Assistant until `DeviceConfigured`.
-    awaiting_configuration: bool,
-    /// An admin let it enroll again under a new identity.
-    reenroll_allowed: bool,
-    /// Its actor failed too often; see `lift-quarantine`.
-    quarantined: bool,
-}
-
-/// The identity certificate a device is bound to.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct CertificateItem {
-    /// SHA-256 of its DER, in hex.
-    sha256: String,
-    /// Serial number, in hex.
-    serial: String,
-    /// End of its validity.
-    not_after: String,
-    /// That is over; it still counts.
-    expired: bool,
-}
+use crate::error::{Problem, Refusals};
 
 /// What an admin may say of a device. Absent leaves it as it is.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
@@ -116,32 +28,6 @@ pub struct DeviceChange {
     pub tags: Option<Vec<String>>,
     /// Free text.
     pub notes: Option<String>,
-}
-
-/// A command on a device.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct CommandItem {
-    /// Its identity.
-    pub command_uuid: String,
-    /// Its kind.
-    pub request_type: String,
-    /// Where it stands; see the states in the README.
-    pub state: String,
-    /// When it was queued.
-    pub created_at: String,
-    /// When it was last handed out.
-    pub sent_at: Option<String>,
-    /// When it was closed.
-    pub completed_at: Option<String>,
-    /// The rollout it belongs to.
-    pub rollout_id: Option<String>,
-    /// The device's errors, top first.
-    #[schema(value_type = Vec<Object>)]
-    pub error_chain: Vec<ErrorItem>,
-    /// Hand-outs since the last report.
-    pub attempts: u8,
-    /// Handed out too often without a report; it steps behind the others.
-    pub stuck: bool,
 }
 
 /// Which commands of a device.
@@ -163,10 +49,8 @@ pub struct CommandsAsked {
     responses(
         (status = 200, description = "A page", body = Page<DeviceItem>),
         (status = 400, description = "Bad limit, cursor or parameter", body = Problem),
-        (status = 401, description = "No valid token", body = Problem),
-        (status = 403, description = "A scope is missing", body = Problem),
         (status = 422, description = "A condition is at fault", body = Problem),
-        (status = 503, description = "Our own trouble", body = Problem)))]
+        Refusals))]
 pub async fn list(
     admin: Admin,
     request: HttpRequest,
@@ -199,10 +83,8 @@ pub async fn list(
     params(("id" = String, Path, description = "Enrollment id")),
     responses(
         (status = 200, description = "The device", body = DeviceDetail),
-        (status = 401, description = "No valid token", body = Problem),
-        (status = 403, description = "A scope is missing", body = Problem),
         (status = 404, description = "Unknown", body = Problem),
-        (status = 503, description = "Our own trouble", body = Problem)))]
+        Refusals))]
 pub async fn show(
     admin: Admin,
     id: web::Path<String>,
@@ -219,12 +101,10 @@ pub async fn show(
     responses(
         (status = 200, description = "The device as it is now", body = DeviceDetail),
         (status = 400, description = "Unreadable JSON", body = Problem),
-        (status = 401, description = "No valid token", body = Problem),
-        (status = 403, description = "A scope is missing", body = Problem),
         (status = 404, description = "Unknown", body = Problem),
         (status = 415, description = "Not JSON", body = Problem),
         (status = 422, description = "A field is at fault", body = Problem),
-        (status = 503, description = "Our own trouble", body = Problem)))]
+        Refusals))]
 pub async fn change(
     admin: Admin,
     id: web::Path<String>,
@@ -249,10 +129,8 @@ pub async fn change(
     responses(
         (status = 200, description = "A page", body = Page<CommandItem>),
         (status = 400, description = "Bad limit, cursor or state", body = Problem),
-        (status = 401, description = "No valid token", body = Problem),
-        (status = 403, description = "A scope is missing", body = Problem),
         (status = 404, description = "Unknown", body = Problem),
-        (status = 503, description = "Our own trouble", body = Problem)))]
+        Refusals))]
 pub async fn commands(
     admin: Admin,
     id: web::Path<String>,
@@ -301,10 +179,8 @@ pub async fn commands(
     params(("id" = String, Path, description = "Enrollment id"), ("uuid" = String, Path, description = "CommandUUID")),
     responses(
         (status = 200, description = "What was taken back", body = Cancelled),
-        (status = 401, description = "No valid token", body = Problem),
-        (status = 403, description = "A scope is missing", body = Problem),
         (status = 404, description = "Unknown", body = Problem),
-        (status = 503, description = "Our own trouble", body = Problem)))]
+        Refusals))]
 pub async fn cancel_one(
     admin: Admin,
     path: web::Path<(String, String)>,
@@ -327,10 +203,8 @@ pub async fn cancel_one(
     params(("id" = String, Path, description = "Enrollment id")),
     responses(
         (status = 200, description = "What was taken back", body = Cancelled),
-        (status = 401, description = "No valid token", body = Problem),
-        (status = 403, description = "A scope is missing", body = Problem),
         (status = 404, description = "Unknown", body = Problem),
-        (status = 503, description = "Our own trouble", body = Problem)))]
+        Refusals))]
 pub async fn cancel_all(
     admin: Admin,
     id: web::Path<String>,
@@ -347,11 +221,9 @@ pub async fn cancel_all(
     params(("id" = String, Path, description = "Enrollment id")),
     responses(
         (status = 202, description = "The wake is on its way"),
-        (status = 401, description = "No valid token", body = Problem),
-        (status = 403, description = "A scope is missing", body = Problem),
         (status = 404, description = "Unknown", body = Problem),
         (status = 409, description = "It cannot be woken, and why", body = Problem),
-        (status = 503, description = "Our own trouble", body = Problem)))]
+        Refusals))]
 pub async fn wake(
     admin: Admin,
     id: web::Path<String>,
@@ -373,10 +245,8 @@ pub async fn wake(
     params(("id" = String, Path, description = "Enrollment id")),
     responses(
         (status = 204, description = "Allowed"),
-        (status = 401, description = "No valid token", body = Problem),
-        (status = 403, description = "A scope is missing", body = Problem),
         (status = 404, description = "Unknown", body = Problem),
-        (status = 503, description = "Our own trouble", body = Problem)))]
+        Refusals))]
 pub async fn allow_reenroll(
     admin: Admin,
     id: web::Path<String>,
@@ -395,10 +265,8 @@ pub async fn allow_reenroll(
     params(("id" = String, Path, description = "Enrollment id")),
     responses(
         (status = 204, description = "Lifted"),
-        (status = 401, description = "No valid token", body = Problem),
-        (status = 403, description = "A scope is missing", body = Problem),
         (status = 404, description = "Unknown", body = Problem),
-        (status = 503, description = "Our own trouble", body = Problem)))]
+        Refusals))]
 pub async fn lift_quarantine(
     admin: Admin,
     id: web::Path<String>,
@@ -433,84 +301,6 @@ fn split_query(query: &str) -> Result<(Asked, Filter), Problem> {
     let asked = serde_urlencoded::from_str(&read(paging)).map_err(bad)?;
     let filter = serde_urlencoded::from_str(&read(rest)).map_err(bad)?;
     Ok((asked, filter))
-}
-
-fn item(app: &App, device: &Device) -> Result<DeviceItem, Problem> {
-    let enrollment = &device.enrollment;
-    let facts = &enrollment.facts;
-    let mut pending_commands = 0;
-    let mut channels = Vec::with_capacity(1 + enrollment.users.len());
-    for channel in enrollment.channels() {
-        let push = match channel.state.push() {
-            None => None,
-            Some(push) => {
-                pending_commands += app.store.pending(channel.no, enrollment.epoch)?.len();
-                let dead = app.store.push_is_dead(channel.no, &push.token)?;
-                Some(PushItem {
-                    topic: push.topic.0.clone(),
-                    state: if dead { "dead" } else { "ok" }.to_owned(),
-                    last_push_at: app.store.last_pushed(channel.no)?.map(time),
-                })
-            }
-        };
-        channels.push(ChannelItem {
-            id: channel.id.to_string(),
-            kind: channel.kind.name().to_owned(),
-            push,
-        });
-    }
-    Ok(DeviceItem {
-        id: enrollment.channel.id.to_string(),
-        serial_number: facts.serial_number.clone(),
-        name: device
-            .annotation
-            .name
-            .clone()
-            .unwrap_or_else(|| facts.name.clone()),
-        model: facts.model.clone(),
-        platform: facts.platform().to_owned(),
-        os_version: facts.os_version.clone(),
-        state: enrollment.channel.state.name().to_owned(),
-        enrollment_type: enrollment.channel.kind.name().to_owned(),
-        last_seen_at: device.last_seen.map(time),
-        enrolled_at: enrollment.enrolled_at.map(time),
-        pending_commands,
-        tags: device.annotation.tags.clone(),
-        channels,
-    })
-}
-
-fn detail(app: &App, enrollment: Enrollment) -> Result<DeviceDetail, Problem> {
-    let no = enrollment.channel.no;
-    let certificate = match enrollment.bound {
-        None => None,
-        Some(leaf) => app.store.certificate(leaf)?.map(|record| CertificateItem {
-            sha256: leaf.to_string(),
-            serial: record.serial,
-            not_after: time_of_seconds(record.not_after),
-            expired: record.not_after
-                < i64::try_from(app.clock.now().seconds()).unwrap_or(i64::MAX),
-        }),
-    };
-    let device = Device {
-        annotation: app.store.annotation(no)?,
-        last_seen: app.store.last_seen(no)?,
-        enrollment,
-    };
-    let quarantined = app
-        .store
-        .quarantined()?
-        .iter()
-        .any(|id| *id == device.enrollment.channel.id.as_str());
-    Ok(DeviceDetail {
-        item: item(app, &device)?,
-        notes: device.annotation.notes.clone(),
-        inventory: super::results::inventory(app, no)?,
-        certificate,
-        awaiting_configuration: device.enrollment.awaiting_configuration,
-        reenroll_allowed: device.enrollment.allow_reenroll,
-        quarantined,
-    })
 }
 
 impl DeviceChange {
@@ -548,21 +338,4 @@ pub fn checked_tags(mut tags: Vec<String>) -> Result<Vec<String>, Problem> {
         return Err(Problem::field("/tags", "are more than 100"));
     }
     Ok(tags)
-}
-
-impl From<ChannelCommand> for CommandItem {
-    fn from(of: ChannelCommand) -> Self {
-        Self {
-            command_uuid: of.command.uuid.to_string(),
-            request_type: of.command.request_type,
-            state: of.state.name().to_owned(),
-            created_at: time(of.command.created),
-            sent_at: of.sent_at.map(time),
-            completed_at: of.completed_at.map(time),
-            rollout_id: None,
-            error_chain: of.errors,
-            attempts: of.attempts,
-            stuck: of.stuck,
-        }
-    }
 }

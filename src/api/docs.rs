@@ -51,36 +51,43 @@ mod tests {
     #[test]
     fn every_route_on_the_one_page_is_in_the_document() {
         let page = include_str!("mod.rs");
+        let (outside, inside) = page.split_once("web::scope(\"/api/v1\")").unwrap();
+        let routes_of = |page: &'static str, prefix: &'static str| {
+            page.split(".route(").skip(1).map(move |route| {
+                let path = format!("{prefix}{}", route.split('"').nth(1).unwrap());
+                let method = route
+                    .split("web::")
+                    .nth(1)
+                    .unwrap()
+                    .split('(')
+                    .next()
+                    .unwrap();
+                (path, method)
+            })
+        };
         let document = Document::openapi();
         let mut routes = 0;
-        for line in page
-            .lines()
-            .filter(|line| line.trim_start().starts_with(".route(\""))
-        {
-            let path = line.split('"').nth(1).unwrap();
-            let method = line
-                .split("web::")
-                .nth(1)
-                .unwrap()
-                .split('(')
-                .next()
-                .unwrap();
+        for (path, method) in routes_of(outside, "").chain(routes_of(inside, "/api/v1")) {
             if path == "/api/openapi.json" {
                 continue;
             }
-            let inside = line.starts_with("                .route");
-            let path = if inside {
-                format!("/api/v1{path}")
-            } else {
-                path.to_owned()
-            };
             let item = document
                 .paths
                 .paths
                 .get(&path)
                 .unwrap_or_else(|| panic!("{path}"));
             let item = serde_json::to_value(item).unwrap();
-            assert!(item.get(method).is_some(), "{method} {path}");
+            let call = item
+                .get(method)
+                .unwrap_or_else(|| panic!("{method} {path}"));
+            if path.starts_with("/api/v1") {
+                for status in ["401", "403"] {
+                    assert!(
+                        call["responses"].get(status).is_some(),
+                        "{method} {path} {status}"
+                    );
+                }
+            }
             routes += 1;
         }
         assert!(routes >= 20, "{routes}");

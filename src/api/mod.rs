@@ -2,6 +2,7 @@
 
 pub mod catalog;
 pub mod commands;
+pub mod device_items;
 pub mod devices;
 pub mod docs;
 pub mod enrollment_links;

@@ -13,7 +13,7 @@ use super::devices::channel;
 use super::rendering::{tagged, time};
 use crate::app::App;
 use crate::auth::{Admin, Scope};
-use crate::error::Problem;
+use crate::error::{Problem, Refusals};
 
 /// A report as JSON.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -40,10 +40,8 @@ pub struct ReportItem {
     params(("id" = String, Path, description = "Enrollment id"), ("uuid" = String, Path, description = "CommandUUID")),
     responses(
         (status = 200, description = "The report", content((ReportItem = "application/json"), (String = "application/xml"))),
-        (status = 401, description = "No valid token", body = Problem),
-        (status = 403, description = "A scope is missing", body = Problem),
         (status = 404, description = "Unknown, or no report yet", body = Problem),
-        (status = 503, description = "Our own trouble", body = Problem)))]
+        Refusals))]
 pub async fn show(
     admin: Admin,
     path: web::Path<(String, String)>,

@@ -274,7 +274,7 @@ async fn commands_are_cancelled_unless_they_were_sent() {
     let (_, outcome) = house
         .delete(&format!("/api/v1/devices/{id}/commands"))
         .await;
-    assert_eq!(outcome, json!({"cancelled": 1, "already_sent": 1}));
+    assert_eq!(outcome, json!({"cancelled": 1, "already_sent": 0}));
     assert_eq!(house.state(&id, &waiting).await, "cancelled");
     assert_eq!(house.delete("/api/v1/commands/unknown").await.0, 404);
 }

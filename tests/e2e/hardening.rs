@@ -115,7 +115,7 @@ async fn encodings_lengths_and_methods_are_bounded() {
         assert_eq!(answer.status(), 415, "{encoding}");
     }
     let mut raw = TcpStream::connect(house.running.device).unwrap();
-    let head = "PUT /mdm/checkin HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-apple-aspen-mdm-checkin\r\nContent-Length: 999999999\r\n\r\n";
+    let head = "PUT /mdm/checkin HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-apple-aspen-mdm-checkin\r\nContent-Length: 9999999999\r\n\r\n";
     raw.write_all(head.as_bytes()).unwrap();
     let mut answer = [0; 12];
     raw.read_exact(&mut answer).unwrap();
@@ -249,4 +249,27 @@ async fn a_full_disk_is_503_with_retry_after() {
         (503, &json!("unavailable"))
     );
     assert_eq!(house.get("/readyz").await.0, 503);
+}
+
+#[actix_web::test]
+async fn a_report_over_the_cap_closes_its_command_instead_of_coming_again_for_ever() {
+    let house = House::start().await;
+    let (device, mut client) = house.enrolled(Proof::Header).await;
+    let id = id_of(&device);
+    let uuid = house.ask_information(&id).await;
+    client
+        .report(&device.identity, device.idle(Channel::Device))
+        .await
+        .unwrap();
+    let padding = "x".repeat(33 << 20);
+    let body = plist(&format!(
+        "<key>CommandUUID</key><string>{uuid}</string><key>Status</key><string>Acknowledged</string>\
+         <key>UDID</key><string>{id}</string><key>Big</key><string>{padding}</string>"
+    ));
+    let reply = client
+        .report(&device.identity, body.into_bytes())
+        .await
+        .unwrap();
+    assert_eq!(reply.status, 200);
+    assert_eq!(house.state(&id, &uuid).await, "error");
 }

@@ -11,6 +11,7 @@ mod device_door;
 mod enrollment_links;
 mod hardening;
 mod kill;
+mod pushes;
 mod restart;
 mod tls;
 mod vectors;

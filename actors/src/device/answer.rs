@@ -9,7 +9,7 @@ use schema::xml;
 
 use super::{AllowReenroll, DeviceActor, Presented, Raw};
 use crate::Fault;
-use crate::store::{self, StoreError};
+use crate::store::{self, Packed, StoreError};
 
 /// A check-in that came through the door.
 #[derive(Clone, Debug, Message)]
@@ -59,7 +59,7 @@ impl Handler<AllowReenroll> for DeviceActor {
         };
         let change = enrollment.reenroll_allowed();
         let channel = change.enrollment.channel.no;
-        let body = match self.house.store.seal_body(channel, b"") {
+        let body = match self.house.store.seal_body(channel, &Packed::of(b"")) {
             Ok(body) => body,
             Err(error) => return ready(Err(error.into())),
         };
@@ -128,7 +128,7 @@ impl DeviceActor {
         let checked_in = store::CheckedIn {
             channel,
             message: said.checkin.message.name(),
-            body: store.seal_body(channel, &said.raw)?,
+            body: store.seal_body(channel, &Packed::of(&said.raw))?,
             body_hash: said.presented.replayable.then_some(hash),
             identity: said.presented.identity.clone(),
             secrets: secrets.collect::<Result<_, StoreError>>()?,

@@ -12,7 +12,7 @@ use schema::{ChannelNo, Seq, UnixMillis};
 
 use super::{DeviceActor, Durable, Presented, Raw, durable};
 use crate::Fault;
-use crate::store::{self, HandOut, Ticket};
+use crate::store::{self, HandOut, Packed, Ticket};
 
 /// A report that came through the door.
 #[derive(Clone, Debug, Message)]
@@ -24,6 +24,8 @@ pub struct Reported {
     pub presented: Presented,
     /// The body.
     pub raw: Raw,
+    /// The body packed, when it is a large one and the door had that done elsewhere.
+    pub packed: Option<Packed>,
     /// A destructive command the writer has just not let out: passed over this time.
     pub held: Option<Seq>,
 }
@@ -68,6 +70,9 @@ impl DeviceActor {
             Voice::Stranger => return Err(Misbehaved::NotBound(id.clone()).into()),
             Voice::Pending => return Ok(None),
             Voice::Bound => {}
+            Voice::Renewed if claim.bound_elsewhere => {
+                return Err(Misbehaved::BoundElsewhere(id.clone()).into());
+            }
             Voice::Renewed => self.rebind(said)?,
         }
         let enrollment = self.enrollment.as_ref();
@@ -89,7 +94,7 @@ impl DeviceActor {
         let checked_in = store::CheckedIn {
             channel,
             message: "Renewed",
-            body: store.seal_body(channel, b"")?,
+            body: store.seal_body(channel, &Packed::of(b""))?,
             body_hash: None,
             identity: said.presented.identity.clone(),
             secrets: Vec::new(),
@@ -123,13 +128,14 @@ impl DeviceActor {
             return Ok(());
         };
         let epoch = self.enrollment.as_ref().map_or(Seq(0), |e| e.epoch);
+        let packed = || said.packed.clone().unwrap_or_else(|| Packed::of(&said.raw));
         let (errors, body) = match report.status {
             Status::NotNow => (Vec::new(), None),
             Status::Error | Status::CommandFormatError => (
                 error_chain(&said.raw),
-                Some(store.seal_body(channel, &said.raw)?),
+                Some(store.seal_body(channel, &packed())?),
             ),
-            _ => (Vec::new(), Some(store.seal_body(channel, &said.raw)?)),
+            _ => (Vec::new(), Some(store.seal_body(channel, &packed())?)),
         };
         let ticket = store.report(store::Reported {
             channel,
@@ -143,9 +149,13 @@ impl DeviceActor {
         let durable = durable(&store, ticket);
         self.newest = Some(durable.clone());
         let session = self.session(channel);
+        let tally = session.tally(seq);
+        tally.attempts = 0;
         if report.status == Status::NotNow {
+            tally.not_now = tally.not_now.saturating_add(1);
             session.skip.push(seq);
         } else {
+            session.tallies.retain(|tally| tally.seq != seq);
             session.closing.push((seq, durable));
         }
         Ok(())
@@ -169,26 +179,38 @@ impl DeviceActor {
             return Ok(turn);
         }
         let epoch = self.enrollment.as_ref().map_or(Seq(0), |e| e.epoch);
-        let waiting = self.house.store.pending(channel, epoch)?;
+        let mut waiting = self.house.store.pending(channel, epoch)?;
         let session = self.session(channel);
+        for row in &mut waiting {
+            let counted = session.tallies.iter().find(|tally| tally.seq == row.seq);
+            row.attempts = row.attempts.max(counted.map_or(0, |tally| tally.attempts));
+        }
         let mut skip: Skip = session.skip.clone();
         skip.extend(session.closing.iter().map(|(seq, _)| *seq));
-        let Some(next) = queue::next(&waiting, &skip, self.house.store.expiry_clock()) else {
-            self.wake_later(channel, said.report.status, &waiting, now)?;
+        loop {
+            let expiry = self.house.store.expiry_clock();
+            let Some(next) = queue::next(&waiting, &skip, expiry) else {
+                self.wake_later(channel, said.report.status, &waiting, now)?;
+                return Ok(turn);
+            };
+            let seq = next.seq;
+            let Some(command) = self.house.store.command_bytes(seq)? else {
+                // Retention took it between the two reads.
+                skip.push(seq);
+                continue;
+            };
+            if command.destructive {
+                turn.leave = Some((self.house.store.hand_out(channel, seq)?, seq));
+            } else {
+                self.house.store.sent(channel, seq);
+            }
+            let session = self.session(channel);
+            let tally = session.tally(seq);
+            tally.attempts = tally.attempts.saturating_add(1);
+            session.given = Some((command.uuid.clone(), seq));
+            turn.command = Some(command);
             return Ok(turn);
-        };
-        let seq = next.seq;
-        let Some(command) = self.house.store.command_bytes(seq)? else {
-            return Ok(turn);
-        };
-        if command.destructive {
-            turn.leave = Some((self.house.store.hand_out(channel, seq)?, seq));
-        } else {
-            self.house.store.sent(channel, seq);
         }
-        self.session(channel).given = Some((command.uuid.clone(), seq));
-        turn.command = Some(command);
-        Ok(turn)
     }
 
     /// A device polls by itself after NotNow only when that was the last thing it
@@ -207,7 +229,8 @@ impl DeviceActor {
         let postponed = waiting.iter().filter(|w| skipped.contains(&w.seq));
         let mut soonest = None;
         for row in postponed {
-            let tally = self.house.store.not_nows(channel, row.seq)?;
+            let tally = self.session(channel).tally(row.seq).not_now;
+            let tally = self.house.store.not_nows(channel, row.seq)?.max(tally);
             let after = queue::not_now_backoff(tally.max(1));
             soonest = Some(soonest.map_or(after, |soonest: u64| soonest.min(after)));
         }

@@ -36,7 +36,7 @@ pub(super) struct Batch<'t> {
     pub(super) queue: Table<'t, (u32, u64), u64>,
     pub(super) command: Table<'t, u64, &'static [u8]>,
     pub(super) outcome: Outcome,
-    segments: &'t mut SegmentWriter,
+    pub(super) segments: &'t mut SegmentWriter,
 }
 
 /// What a batch changed, to be published after its commit.
@@ -53,6 +53,10 @@ pub(super) struct Outcome {
     pub(super) closed_cohorts: Vec<Seq>,
     pub(super) work: Vec<RoaringBitmap>,
     pub(super) wake: Vec<RoaringBitmap>,
+    /// Segment files below this number go once the batch is committed.
+    pub(super) unlink_before: Option<u32>,
+    /// Channels that can be woken again and have work.
+    pub(super) reachable: Vec<ChannelNo>,
     /// Whether it is a device channel, and whether it is enrolled now.
     pub(super) enrolled: HashMap<ChannelNo, (bool, bool)>,
     pub(super) repeats: u64,
@@ -391,6 +395,10 @@ impl Outcome {
         for targets in &self.wake {
             published.wakes.mark(targets.iter().map(ChannelNo), now);
         }
+        for channel in &self.reachable {
+            published.wakes.forget_accepted(*channel);
+        }
+        published.wakes.mark(self.reachable, now);
         let figures = &published.figures;
         figures.position.store(numbers.position, Ordering::Release);
         figures.folded.store(numbers.folded, Ordering::Release);

@@ -13,7 +13,7 @@ use super::links::came_through;
 use super::operations::CheckedIn;
 use super::tables::{
     CERTIFICATE, CHANNEL, CHANNEL_BY_ID, CertificateRecord, CertificateRow, ChannelRow, ENROLLED,
-    Entry, PUSH_DEAD, SECRET, SEEN_BODY, decode, encode,
+    Entry, PUSH_DEAD, QueueRow, SECRET, SEEN_BODY, decode, encode,
 };
 
 impl Batch<'_> {
@@ -67,6 +67,13 @@ impl Batch<'_> {
                 .remove(checked_in.channel.0)?;
         }
         self.put_enrollment(&enrollment)?;
+        if checked_in.message == "TokenUpdate" {
+            let waits =
+                |(seq, row): &(Seq, QueueRow)| *seq > enrollment.epoch && row.state.is_open();
+            if self.rows_of(checked_in.channel)?.iter().any(waits) {
+                self.outcome.reachable.push(checked_in.channel);
+            }
+        }
         Ok(enrollment)
     }
 

@@ -192,7 +192,11 @@ impl Batch<'_> {
         let mut outcome = CancelOutcome::default();
         for (channel, seq) in places {
             match self.row(channel, seq)? {
-                Some(row) if row.state == State::Sent => outcome.already_sent += 1,
+                Some(row) if row.state == State::Sent => {
+                    // Not offered again; should the device act on it, its report still counts.
+                    self.close_row(channel, seq, row, State::Cancelled)?;
+                    outcome.already_sent += 1;
+                }
                 Some(row) if row.state.is_open() => {
                     self.close_row(channel, seq, row, State::Cancelled)?;
                     outcome.cancelled += 1;
@@ -203,30 +207,34 @@ impl Batch<'_> {
         Ok(outcome)
     }
 
-    /// Closes what is past its time, a bounded number of commands at once; says how many.
+    /// Closes what is past its time, a bounded number of rows at once; says how many
+    /// commands were looked at.
     pub(super) fn expire(&mut self, now: UnixMillis) -> Result<usize, StoreError> {
         let mut due = Vec::new();
-        let mut table = self.transaction.open_table(EXPIRY)?;
+        let table = self.transaction.open_table(EXPIRY)?;
         for key in table
             .range(..(now.minutes(), u64::MAX))?
             .take(COMMANDS_PER_SWEEP)
         {
             due.push(key?.0.value());
         }
-        for key in &due {
-            table.remove(*key)?;
-            self.outcome.dirty = true;
-        }
         drop(table);
-        for (_, seq) in &due {
-            let seq = Seq(*seq);
+        let mut rows = 0;
+        for key in &due {
+            let seq = Seq(key.1);
             let command = self.command(seq)?;
             for channel in command.iter().flat_map(targets).map(ChannelNo) {
                 let row = self.row(channel, seq)?.filter(|row| row.state.is_open());
                 if let Some(row) = row {
                     self.close_row(channel, seq, row, State::Expired)?;
+                    rows += 1;
+                }
+                if rows >= ROWS_PER_SWEEP {
+                    return Ok(due.len());
                 }
             }
+            self.transaction.open_table(EXPIRY)?.remove(*key)?;
+            self.outcome.dirty = true;
         }
         Ok(due.len())
     }
@@ -234,3 +242,4 @@ impl Batch<'_> {
 
 const IDEMPOTENCY_SECONDS: u64 = 24 * 3600;
 const COMMANDS_PER_SWEEP: usize = 100;
+const ROWS_PER_SWEEP: usize = 20_000;

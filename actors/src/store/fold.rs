@@ -20,7 +20,7 @@ impl Batch<'_> {
         let nothing = self.unfolded() == 0
             && self.published.seen.is_empty()
             && self.published.pushed.is_empty();
-        if nothing {
+        if nothing || (self.outcome.folded && self.unfolded() == 0) {
             return Ok(());
         }
         let mut heads: HashMap<ChannelNo, u64> = HashMap::new();
@@ -90,7 +90,8 @@ impl Batch<'_> {
                 .iter()
                 .take(schema::queue::State::Acknowledged as usize)
                 .sum();
-            if open == 0 && published.cohorts().contains_key(&seq) {
+            let fresh = self.outcome.cohorts.iter().any(|(s, _)| *s == seq);
+            if open == 0 && (fresh || published.cohorts().contains_key(&seq)) {
                 self.outcome.closed_cohorts.push(seq);
             }
         }

@@ -47,6 +47,7 @@ pub use operations::{
 };
 pub use pending::HandOut;
 pub use read::CommandSummary;
+pub use seal::Packed;
 pub use tables::{
     Annotation, AuditEntry, Body, BodyAddress, CertificateRecord, ChallengeRecord, CommandRecord,
     Entry, TokenRecord,
@@ -213,11 +214,16 @@ impl Store {
     /// A channel was in contact: a push token APNs called dead may live after all.
     /// Not waited for.
     pub fn revive(&self, channel: ChannelNo) {
-        if self.inner.published.dead.clear(channel)
-            && let Ok(operations) = self.operations()
-        {
-            let (reply, _) = oneshot::channel();
-            let _ = operations.try_send(Operation::Admin(admin::dead(channel, None), reply));
+        if !self.inner.published.dead.clear(channel) {
+            return;
+        }
+        let (reply, _) = oneshot::channel();
+        let revive = Operation::Admin(admin::dead(channel, None), reply);
+        let taken = self
+            .operations()
+            .is_ok_and(|operations| operations.try_send(revive).is_ok());
+        if !taken {
+            self.inner.published.dead.set(channel);
         }
     }
 
@@ -281,7 +287,10 @@ impl Store {
         if full {
             let _ = std::fs::remove_file(&ballast);
         } else if !ballast.exists() && free > reserve.saturating_mul(2) {
-            std::fs::write(&ballast, vec![0; BALLAST_BYTES])?;
+            // Only a help: a quota may forbid it.
+            if let Err(error) = std::fs::write(&ballast, vec![0; BALLAST_BYTES]) {
+                tracing::warn!(%error, "the ballast file cannot be written");
+            }
         }
         Ok(free)
     }
@@ -307,8 +316,10 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Broken`] when sealing fails.
-    pub fn seal_body(&self, channel: ChannelNo, plain: &[u8]) -> Result<Vec<u8>, StoreError> {
-        self.inner.sealer.seal(Place::Journal(channel.0), plain)
+    pub fn seal_body(&self, channel: ChannelNo, body: &Packed) -> Result<Vec<u8>, StoreError> {
+        self.inner
+            .sealer
+            .seal_packed(Place::Journal(channel.0), body)
     }
 
     /// Seals a secret of a device.
@@ -339,12 +350,13 @@ impl Store {
         &self,
         operation: impl FnOnce(Reply<T>) -> Operation,
     ) -> Result<Ticket<T>, StoreError> {
-        if self.full() {
+        let (reply, ticket) = oneshot::channel();
+        let operation = operation(reply);
+        if self.full() && !operation.frees_room() {
             return Err(StoreError::Full);
         }
-        let (reply, ticket) = oneshot::channel();
         self.operations()?
-            .try_send(operation(reply))
+            .try_send(operation)
             .map_err(|error| match error {
                 mpsc::error::TrySendError::Full(_) => StoreError::Overloaded,
                 mpsc::error::TrySendError::Closed(_) => self.gone(),

@@ -24,7 +24,7 @@ use super::tables::{
     LINK_BY_ID, META, PUSH_CERTIFICATE, PUSH_DEAD, PUSHED, QUARANTINE, QUEUE, QueueRow,
     SCHEMA_VERSION, SECRET, SEEN, SEEN_BODY, SEGMENT, TOKEN, TokenRow, decode, encode,
 };
-use super::tail::{Cohort, Enrolled, Published, write};
+use super::tail::{Cohort, Counts, Enrolled, Published, write};
 use super::writer::{Numbers, Writer};
 use super::{Inner, Store, StoreError};
 use crate::clock::Clock;
@@ -40,6 +40,8 @@ pub struct StoreOptions {
     pub cache_bytes: usize,
     /// Writes are refused when the disk has fewer bytes left.
     pub reserve_bytes: u64,
+    /// Bytes that report bodies over 1 KiB may hold on the disk; the oldest go first.
+    pub body_budget_bytes: u64,
     /// Limits on destructive commands.
     pub guard: GuardLimits,
 }
@@ -53,6 +55,7 @@ impl StoreOptions {
             seal_key_file: None,
             cache_bytes: 64 << 20,
             reserve_bytes: 256 << 20,
+            body_budget_bytes: 4096 << 20,
             guard: GuardLimits::default(),
         }
     }
@@ -130,6 +133,7 @@ impl Store {
             operations: receiver,
             segments,
             directory: segments_in.clone(),
+            body_budget: options.body_budget_bytes,
             numbers,
             guard,
         };
@@ -232,18 +236,31 @@ fn load(transaction: &WriteTransaction, published: &Published) -> Result<(), Sto
     drop(tokens);
     let mut cohorts = BTreeMap::new();
     let commands = transaction.open_table(COMMAND)?;
+    let counts = transaction.open_table(COMMAND_COUNT)?;
     // Whatever may still be open has not been taken off the expiry list.
     for key in transaction.open_table(EXPIRY)?.iter()? {
         let seq = key?.0.value().1;
         if let Some(row) = commands.get(seq)? {
             let CommandRow::V1(command) = decode(row.value())?;
-            if command.cohort {
+            if command.cohort && has_open(&counts, seq)? {
                 cohorts.insert(Seq(seq), Arc::new(Cohort::of(&command)));
             }
         }
     }
     *write(&published.cohorts) = cohorts;
     Ok(())
+}
+
+/// Is a command open anywhere, as far as the last fold knows?
+fn has_open(counts: &impl ReadableTable<u64, &'static [u8]>, seq: u64) -> Result<bool, StoreError> {
+    let counts = counts
+        .get(seq)?
+        .map(|row| decode::<Counts>(row.value()))
+        .transpose()?;
+    let open = counts
+        .iter()
+        .flat_map(|counts| counts.iter().take(State::Acknowledged as usize));
+    Ok(open.sum::<u32>() > 0)
 }
 
 /// Replays the journal behind the fold cursor, by position, and folds it.

@@ -137,7 +137,7 @@ pub enum Cancel {
 pub struct CancelOutcome {
     /// Taken back.
     pub cancelled: u32,
-    /// Handed out already; the device may act on them.
+    /// Taken back too, but handed out before: the device may act on them.
     pub already_sent: u32,
     /// Closed before.
     pub closed: u32,

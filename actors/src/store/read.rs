@@ -10,7 +10,7 @@ use super::batch::{targets, uuid_key};
 use super::dense;
 use super::seal::Place;
 use super::tables::{
-    CERTIFICATE, CHANNEL, CHANNEL_BY_ID, COMMAND, COMMAND_BY_UUID, COMMAND_COUNT,
+    CERTIFICATE, CHANNEL, CHANNEL_BY_ID, COHORT_STATE, COMMAND, COMMAND_BY_UUID, COMMAND_COUNT,
     CertificateRecord, CertificateRow, ChannelRow, CommandRecord, CommandRow, PUSH_DEAD, PUSHED,
     QUEUE, SECRET, SEEN, SEEN_BODY, decode,
 };
@@ -245,8 +245,26 @@ impl Store {
                 channels.insert(key.value().0);
             }
         }
-        for cohort in self.inner.published.cohorts().values() {
-            channels |= &cohort.targets;
+        let planes = transaction.open_table(COHORT_STATE)?;
+        let cohorts: Vec<_> = self
+            .inner
+            .published
+            .cohorts()
+            .iter()
+            .map(|(s, c)| (*s, c.clone()))
+            .collect();
+        for (seq, cohort) in cohorts {
+            let mut open = cohort.targets.clone();
+            for chunk in planes.range((seq.0, 0)..=(seq.0, u32::MAX))? {
+                let (key, chunk) = chunk?;
+                let first = key.value().1.saturating_mul(dense::PLANE);
+                for channel in (first..first.saturating_add(dense::PLANE)).map(ChannelNo) {
+                    if dense::nibble(chunk.value(), channel).is_some_and(|state| !state.is_open()) {
+                        open.remove(channel.0);
+                    }
+                }
+            }
+            channels |= open;
         }
         Ok(channels.iter().map(ChannelNo).collect())
     }

@@ -11,8 +11,8 @@ use super::StoreError;
 use super::batch::{Batch, targets, uuid_key};
 use super::segments;
 use super::tables::{
-    COHORT_STATE, COMMAND_BY_UUID, COMMAND_COUNT, IDEMPOTENCY, IdempotencyRow, JournalRow, SEGMENT,
-    decode,
+    COHORT_STATE, COMMAND_BY_UUID, COMMAND_COUNT, EXPIRY, IDEMPOTENCY, IdempotencyRow, JournalRow,
+    QueueRow, SEGMENT, decode,
 };
 
 impl Batch<'_> {
@@ -21,12 +21,13 @@ impl Batch<'_> {
         &mut self,
         before: UnixMillis,
         directory: &Path,
+        budget: u64,
     ) -> Result<usize, StoreError> {
         self.fold()?;
         let mut gone = self.retain_journal(before)?;
         gone += self.retain_commands(before)?;
         gone += self.retain_idempotency()?;
-        self.retain_segments(before, directory)?;
+        self.retain_segments(before, directory, budget)?;
         if gone > 0 {
             self.outcome.dirty = true;
         }
@@ -75,7 +76,10 @@ impl Batch<'_> {
             for channel in &targets(&command) {
                 self.queue.remove((channel, seq.0))?;
             }
+            let expiry = (QueueRow::fresh(&command).expires, seq.0);
+            self.transaction.open_table(EXPIRY)?.remove(expiry)?;
             if command.cohort {
+                self.outcome.closed_cohorts.push(seq);
                 let mut planes = self.transaction.open_table(COHORT_STATE)?;
                 planes.retain_in((seq.0, 0)..=(seq.0, u32::MAX), |_, _| false)?;
             }
@@ -101,15 +105,26 @@ impl Batch<'_> {
         Ok(gone)
     }
 
-    /// Unlinks the segments that hold nothing younger; what still names them is as old.
-    fn retain_segments(&mut self, before: UnixMillis, directory: &Path) -> Result<(), StoreError> {
+    /// Unlinks the segments that hold nothing younger, then the oldest until the rest
+    /// fits the budget. Reports that name one show without their body.
+    fn retain_segments(
+        &mut self,
+        before: UnixMillis,
+        directory: &Path,
+        budget: u64,
+    ) -> Result<(), StoreError> {
+        let sizes = segments::sizes(directory)?;
+        let mut held: u64 = sizes.values().sum();
         let mut table = self.transaction.open_table(SEGMENT)?;
         let mut old = Vec::new();
         for row in table.iter()? {
             let (number, newest) = row?;
-            if UnixMillis::from_minutes(newest.value().saturating_add(1)) >= before {
+            let young = UnixMillis::from_minutes(newest.value().saturating_add(1)) >= before;
+            let being_written = number.value() >= self.segments.current();
+            if being_written || (young && held <= budget) {
                 break;
             }
+            held -= sizes.get(&number.value()).copied().unwrap_or(0).min(held);
             old.push(number.value());
         }
         for number in &old {
@@ -117,7 +132,7 @@ impl Batch<'_> {
             self.outcome.dirty = true;
         }
         if let Some(last) = old.last() {
-            segments::unlink_before(directory, last + 1)?;
+            self.outcome.unlink_before = Some(last + 1);
         }
         Ok(())
     }

@@ -30,6 +30,44 @@ impl std::fmt::Debug for Sealer {
     }
 }
 
+/// A value ready to be sealed, compressed where that helps: the costly part of sealing
+/// a large body, which may run anywhere.
+#[derive(Clone)]
+pub struct Packed(Vec<u8>);
+
+impl Packed {
+    /// Packs a value.
+    #[must_use]
+    pub fn of(plain: &[u8]) -> Self {
+        let mut bytes = Vec::with_capacity(NONCE_LEN + plain.len().min(64 << 10) + 32);
+        let packed = if plain.len() > COMPRESS_OVER {
+            zstd::bulk::compress(plain, 1)
+                .ok()
+                .filter(|packed| packed.len() < plain.len())
+        } else {
+            None
+        };
+        match packed {
+            Some(packed) => {
+                bytes.push(PACKED);
+                bytes.extend_from_slice(&u32::try_from(plain.len()).unwrap_or(0).to_le_bytes());
+                bytes.extend_from_slice(&packed);
+            }
+            None => {
+                bytes.push(PLAIN);
+                bytes.extend_from_slice(plain);
+            }
+        }
+        Self(bytes)
+    }
+}
+
+impl std::fmt::Debug for Packed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Packed({} bytes)", self.0.len())
+    }
+}
+
 /// Which row a sealed value belongs to.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Place<'a> {
@@ -121,27 +159,21 @@ impl Sealer {
     /// # Errors
     /// [`StoreError::Broken`] when the machine gives no randomness.
     pub(super) fn seal(&self, place: Place<'_>, plain: &[u8]) -> Result<Vec<u8>, StoreError> {
+        self.seal_packed(place, &Packed::of(plain))
+    }
+
+    /// Seals a value that was packed before.
+    ///
+    /// # Errors
+    /// [`StoreError::Broken`] when the machine gives no randomness.
+    pub(super) fn seal_packed(
+        &self,
+        place: Place<'_>,
+        packed: &Packed,
+    ) -> Result<Vec<u8>, StoreError> {
         let mut nonce = [0_u8; NONCE_LEN];
         random(&mut nonce)?;
-        let mut sealed = Vec::with_capacity(NONCE_LEN + plain.len() + 32);
-        let packed = if plain.len() > COMPRESS_OVER {
-            zstd::bulk::compress(plain, 1)
-                .ok()
-                .filter(|packed| packed.len() < plain.len())
-        } else {
-            None
-        };
-        match &packed {
-            Some(packed) => {
-                sealed.push(PACKED);
-                sealed.extend_from_slice(&u32::try_from(plain.len()).unwrap_or(0).to_le_bytes());
-                sealed.extend_from_slice(packed);
-            }
-            None => {
-                sealed.push(PLAIN);
-                sealed.extend_from_slice(plain);
-            }
-        }
+        let mut sealed = packed.0.clone();
         let tag = self
             .key
             .seal_in_place_separate_tag(

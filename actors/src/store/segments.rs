@@ -5,6 +5,7 @@
 //! so a torn end after a crash is dead weight and nothing more. Retention unlinks
 //! whole files. The writer thread appends; anyone reads.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
@@ -76,6 +77,11 @@ impl SegmentWriter {
         }
         Ok(())
     }
+
+    /// Number of the file being written.
+    pub(super) const fn current(&self) -> u32 {
+        self.number
+    }
 }
 
 /// Reads a record.
@@ -93,6 +99,14 @@ pub(super) fn unlink_before(directory: &Path, keep_from: u32) -> io::Result<usiz
         .filter(|number| *number < keep_from);
     old.map(|number| fs::remove_file(path(directory, number)))
         .try_fold(0, |count, removed| removed.map(|()| count + 1))
+}
+
+/// Length of each file.
+pub(super) fn sizes(directory: &Path) -> io::Result<BTreeMap<u32, u64>> {
+    let files = numbers(directory)?.into_iter();
+    files
+        .map(|number| Ok((number, fs::metadata(path(directory, number))?.len())))
+        .collect()
 }
 
 fn create(directory: &Path, number: u32) -> io::Result<File> {

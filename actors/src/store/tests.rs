@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use roaring::RoaringBitmap;
 use schema::checkin::{CheckIn, Facts, Message, Push, Sender, UserNames};
 use schema::enrollment::{Claim, Enrollment, Reenroll, SecretKind};
 use schema::queue::State;
@@ -98,7 +97,10 @@ impl Desk {
             )
         });
         let secrets = secrets.collect();
-        let body = self.store.seal_body(channel, b"checkin").unwrap();
+        let body = self
+            .store
+            .seal_body(channel, &Packed::of(b"checkin"))
+            .unwrap();
         let identity = Identity {
             leaf,
             not_after: 0,
@@ -157,7 +159,7 @@ async fn report(
             seq: None,
             status,
             errors: Vec::new(),
-            body: Some(store.seal_body(channel, body).unwrap()),
+            body: Some(store.seal_body(channel, &Packed::of(body)).unwrap()),
         })
         .unwrap();
     store.redeem(ticket).await.unwrap()
@@ -597,12 +599,58 @@ async fn writes_are_refused_without_room_and_taken_when_there_is() {
     };
     let store = Store::open(options, Clock::manual(NOW)).unwrap();
     store.check_room().unwrap();
-    assert_eq!(
-        store
-            .cancel(Cancel::Channel(ChannelNo(1)))
-            .await
-            .unwrap_err(),
-        StoreError::Full
-    );
-    assert_eq!(RoaringBitmap::new().len(), store.enrolled());
+    let id = EnrollId::device("D").unwrap();
+    let refused = store.put_quarantine(&id, None).await.unwrap_err();
+    assert_eq!(refused, StoreError::Full);
+    store.cancel(Cancel::Channel(ChannelNo(1))).await.unwrap();
+    store.fold().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_comes_behind_a_retention_in_its_batch_is_not_forgotten() {
+    let desk = Desk::new();
+    let channel = desk.enroll("D").await.channel.no;
+    for round in 0..40 {
+        let uuid = format!("c{round}");
+        let target = [channel];
+        // Queued behind a commit under way, the rest meets in one batch.
+        let (queued, retained, effect) = tokio::join!(
+            desk.enqueue(&uuid, &target),
+            desk.store.retain(NOW.minus_seconds(3600)),
+            desk.report(channel, &uuid, Status::Acknowledged),
+        );
+        queued.unwrap();
+        retained.unwrap();
+        assert!(matches!(effect, Effect::Counted { .. }), "{effect:?}");
+        desk.store.fold().await.unwrap();
+        assert_eq!(open(&desk.store, channel), [], "round {round}");
+        assert!(
+            desk.store
+                .result(channel, Seq(round + 1))
+                .unwrap()
+                .is_some()
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_finished_command_to_many_stays_finished_after_a_restart_and_retention() {
+    let desk = Desk::new();
+    let ids: Vec<_> = (0..1100).map(|number| format!("D{number}")).collect();
+    let enrolled = futures_util::future::join_all(ids.iter().map(|id| desk.enroll(id))).await;
+    let channels: Vec<_> = enrolled
+        .iter()
+        .map(|enrollment| enrollment.channel.no)
+        .collect();
+    desk.enqueue("all", &channels).await.unwrap();
+    let reports = channels
+        .iter()
+        .map(|channel| desk.report(*channel, "all", Status::Acknowledged));
+    futures_util::future::join_all(reports).await;
+    desk.store.fold().await.unwrap();
+    let (after, _directory) = desk.crashed();
+    assert_eq!(after.channels_with_work().unwrap(), []);
+    after.retain(NOW.plus_seconds(60)).await.unwrap();
+    assert!(after.command(Seq(1)).unwrap().is_none());
+    assert_eq!(open(&after, channels[0]), []);
 }

@@ -18,7 +18,7 @@ use super::StoreError;
 use super::batch::Batch;
 use super::guard::Guard;
 use super::operations::{Cancel, CancelOutcome, CheckedIn, Effect, Enqueued, NewCommand, Reported};
-use super::segments::SegmentWriter;
+use super::segments::{self, SegmentWriter};
 use super::tail::Published;
 use schema::enrollment::Enrollment;
 
@@ -46,12 +46,24 @@ pub(super) enum Operation {
     Fold(Option<Reply<()>>),
 }
 
+impl Operation {
+    /// May be done although the disk is nearly full: it gives room back, or will.
+    pub(super) const fn frees_room(&self) -> bool {
+        matches!(
+            self,
+            Self::Cancel(..) | Self::Expire(..) | Self::Retain(..) | Self::Fold(..)
+        )
+    }
+}
+
 pub(super) struct Writer {
     pub(super) database: Arc<Database>,
     pub(super) published: Arc<Published>,
     pub(super) operations: mpsc::Receiver<Operation>,
     pub(super) segments: SegmentWriter,
     pub(super) directory: PathBuf,
+    /// Bytes the segment files may hold.
+    pub(super) body_budget: u64,
     pub(super) numbers: Numbers,
     pub(super) guard: Guard,
 }
@@ -73,6 +85,7 @@ type Answers = Vec<Box<dyn FnOnce() + Send>>;
 impl Writer {
     /// Runs until the store is closed or storage fails.
     pub(super) fn run(mut self) {
+        let _alarm = PanicAlarm(self.published.clone());
         let mut waiting = Vec::with_capacity(MOST_PER_BATCH);
         while self
             .operations
@@ -118,6 +131,7 @@ impl Writer {
         )?;
         let mut fold = false;
         let mut admin = Vec::new();
+        let mut retain = Vec::new();
         for operation in waiting.drain(..) {
             match operation {
                 Operation::Admin(write, reply) => admin.push((write, reply)),
@@ -144,14 +158,16 @@ impl Writer {
                 Operation::Expire(now, reply) => {
                     answers.push(answer(reply, refused(batch.expire(now))?));
                 }
-                Operation::Retain(before, reply) => {
-                    let outcome = batch.retain(before, &self.directory);
-                    answers.push(answer(reply, refused(outcome)?));
-                }
+                // Folds in the middle of a batch would hide what comes behind them.
+                Operation::Retain(before, reply) => retain.push((before, reply)),
             }
         }
         if fold || batch.unfolded() >= FOLD_AT {
             batch.fold()?;
+        }
+        for (before, reply) in retain {
+            let outcome = batch.retain(before, &self.directory, self.body_budget);
+            answers.push(answer(reply, refused(outcome)?));
         }
         let (outcome, numbers) = batch.close()?;
         let mut dirty = outcome.dirty;
@@ -172,6 +188,9 @@ impl Writer {
             transaction.abort()?;
         }
         self.numbers = numbers;
+        if let Some(keep_from) = outcome.unlink_before {
+            segments::unlink_before(&self.directory, keep_from)?;
+        }
         outcome.publish(&self.published, numbers);
         after
             .into_iter()
@@ -184,6 +203,17 @@ impl Writer {
         figures.writing_since.store(0, Ordering::Release);
         answers.into_iter().for_each(|reply| reply());
         Ok(())
+    }
+}
+
+/// A panic of the writer is a failure of storage like any other.
+struct PanicAlarm(Arc<Published>);
+
+impl Drop for PanicAlarm {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = self.0.broken.set("the writer panicked".into());
+        }
     }
 }
 
