@@ -210,6 +210,7 @@ fn show(app: &App, secret: &str) -> Result<HttpResponse, EnrollError> {
         organization: organization(app, &url),
         host: url.host(),
         link: &link,
+        root: app.enroller.trust_root.is_some(),
         url: &link_url(&url, secret),
     };
     Ok(page::html(&mut HttpResponse::Ok(), page.render()))

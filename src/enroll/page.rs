@@ -23,6 +23,8 @@ pub(super) struct Page<'a> {
     pub(super) organization: &'a str,
     pub(super) host: &'a str,
     pub(super) link: &'a Link,
+    /// The profile carries a root to trust.
+    pub(super) root: bool,
     pub(super) url: &'a str,
 }
 
@@ -40,9 +42,9 @@ impl Page<'_> {
              <li>Look through it and install it.</li></ol>\
              <h2>What will be installed</h2><ul>{installed}</ul>\
              <h2>What {organization} will be able to do</h2>{rights}\
-             <p class=quiet>It cannot read messages, mail, photos, calls or browsing history, and \
-             learns where the device is only when it is put in Lost Mode. Removing the profile \
-             ends the management.</p>{code}",
+             <p class=quiet>Management by itself reads no messages, mail or photos, and learns \
+             where the device is only when it is put in Lost Mode. Removing the profile ends \
+             the management.</p>{code}",
             host = escape(self.host),
             installed = self.installed(),
             rights = self.rights(),
@@ -56,6 +58,13 @@ impl Page<'_> {
             "<li>An identity certificate, made on the device, by which it proves who it is</li>\
              <li>The management profile itself</li>",
         );
+        if self.root {
+            let host = escape(self.host);
+            let _ = write!(
+                items,
+                "<li>The certificate by which the device knows <b>{host}</b></li>"
+            );
+        }
         if let Some(account) = &self.link.managed_apple_id {
             let account = escape(account);
             let _ = write!(items, "<li>The Managed Apple Account <b>{account}</b></li>");
@@ -270,6 +279,7 @@ mod tests {
             organization: "Sons & <Daughters>",
             host: "mdm.example.org",
             link,
+            root: true,
             url: "https://mdm.example.org/enroll/secret",
         };
         page.render()

@@ -12,6 +12,7 @@ mod enrollment_links;
 mod hardening;
 mod kill;
 mod pushes;
+mod reenrollment;
 mod restart;
 mod tls;
 mod vectors;
