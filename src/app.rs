@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use actix::Addr;
 use actors::admission::Admission;
+use actors::expiry::Expiries;
 use actors::pusher::{PushFigures, Pusher};
 use actors::registry::Registry;
 use actors::{Clock, Store};
@@ -28,6 +29,8 @@ pub struct App {
     pub pusher: Addr<Pusher>,
     /// What became of wakes.
     pub push_figures: Arc<PushFigures>,
+    /// The certificates whose end is watched.
+    pub expiries: Expiries,
     /// Proves devices' identities.
     pub verifier: IdentityVerifier,
     /// Makes enrollment profiles.

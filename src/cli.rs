@@ -2,7 +2,7 @@
 //!
 //! What was asked for goes to stdout, all else to stderr: tables for people, `--json`
 //! for programs. Exit codes: 0 done, 1 failed, 2 usage. Client verbs know the admin
-//! API only; `serve`, `check-config` and `token` work on this machine.
+//! API only; `serve`, `check-config`, `doctor` and `token` work on this machine.
 
 mod catalog;
 mod check_config;
@@ -10,6 +10,7 @@ mod commands;
 mod connection;
 mod device;
 mod devices;
+mod doctor;
 mod enroll_links;
 mod hold;
 mod keys;
@@ -53,6 +54,8 @@ enum Verb {
     },
     /// Say what is wrong with the configuration.
     CheckConfig,
+    /// Check the whole installation, and say what to do where something is amiss.
+    Doctor(output::Format),
     /// Make, list and revoke API tokens, offline on the data directory.
     #[command(subcommand)]
     Token(token::Token),
@@ -60,7 +63,7 @@ enum Verb {
     Devices(devices::Devices),
     /// Queue commands and see what became of them.
     Commands(commands::Commands),
-    /// Put push certificates to use.
+    /// Ask for push certificates, put them to use, renew them.
     PushCert(push_certificates::PushCert),
     /// Make links through which devices enroll.
     EnrollLink(enroll_links::EnrollLink),
@@ -91,6 +94,7 @@ impl Cli {
         match self.verb {
             Verb::Serve { force_public_url } => serve::run(file, force_public_url),
             Verb::CheckConfig => check_config::run(file),
+            Verb::Doctor(format) => block_on(doctor::run(file, format)),
             Verb::Token(verb) => block_on(verb.run(file)),
             Verb::Devices(verb) => block_on(verb.run(file)),
             Verb::Commands(verb) => block_on(verb.run(file)),
@@ -195,6 +199,10 @@ mod tests {
             "reveille enroll-link list --json",
             "reveille enroll-link revoke X",
             "reveille enroll-link export X a.mobileconfig --unsigned --url http://127.0.0.1:1",
+            "reveille push-cert csr --replace --out -",
+            "reveille push-cert sign --vendor-cert v.pem --vendor-key v.key --chain a --chain b --csr c",
+            "reveille push-cert renew certificate.pem --json",
+            "reveille doctor --json",
             "reveille demo --devices 3 --hold --break-one",
             "reveille load idle --json",
         ] {
@@ -219,6 +227,8 @@ mod tests {
             "reveille token create --principal ci --expires-days 0",
             "reveille devices list --limit 0",
             "reveille devices tag X",
+            "reveille push-cert renew",
+            "reveille push-cert sign --vendor-cert v.pem --vendor-key v.key",
         ] {
             let error = parse(line).err().unwrap_or_else(|| panic!("{line}"));
             assert_eq!(error.exit_code(), 2, "{line}");

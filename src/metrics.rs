@@ -48,6 +48,12 @@ struct AdminLabels {
     status: u16,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct CertificateLabels {
+    kind: &'static str,
+    name: String,
+}
+
 impl Metrics {
     /// A device request ended.
     pub fn device(&self, route: &'static str, outcome: &'static str) {
@@ -124,6 +130,7 @@ impl Metrics {
             doors.admin.clone(),
         );
         floors(&mut registry, app);
+        certificates(&mut registry, app);
         let mut text = String::new();
         encode(&mut text, &registry)?;
         process(&mut text);
@@ -219,6 +226,22 @@ fn floors(registry: &mut Registry, app: &App) {
     );
     let lag = read(&figures.position).saturating_sub(read(&figures.folded));
     level("journal_unfolded", "Journal entries not folded yet", lag);
+}
+
+/// Whole days until each watched certificate ends, negative once it has.
+fn certificates(registry: &mut Registry, app: &App) {
+    let days = Family::<CertificateLabels, Gauge>::default();
+    let now = app.clock.now();
+    for expiry in app.expiries.all() {
+        let labels = CertificateLabels {
+            kind: expiry.purpose.word(),
+            name: expiry.name,
+        };
+        let left = schema::expiry::days_left(expiry.not_after, now);
+        days.get_or_create(&labels).set(left);
+    }
+    let help = "Days until a certificate ends";
+    registry.register("certificate_days_left", help, days);
 }
 
 /// CPU and memory of this process, from the kernel's own counters.

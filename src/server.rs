@@ -15,6 +15,7 @@ use actors::admission::Admission;
 use actors::apns::Endpoint;
 use actors::ca::DeviceCa;
 use actors::device::House;
+use actors::expiry::{self, Expiries};
 use actors::housekeeping::Housekeeper;
 use actors::pusher::{PushFigures, PushOptions, Pusher};
 use actors::registry::Registry;
@@ -22,6 +23,7 @@ use actors::store::GuardLimits;
 use actors::{Clock, Store, StoreError, StoreOptions};
 use anyhow::Context as _;
 use rustls::ServerConfig;
+use schema::expiry::Purpose;
 use tokio::sync::{Notify, oneshot};
 
 use crate::app::App;
@@ -89,6 +91,7 @@ pub async fn serve(mut config: Config, clock: Clock) -> anyhow::Result<Running> 
         app.store.clone(),
         app.registry.clone(),
         app.clock.clone(),
+        app.expiries.clone(),
         app.config.store.retention_days,
     )?;
     let (tell, ended) = oneshot::channel();
@@ -186,6 +189,9 @@ fn assemble(
 ) -> anyhow::Result<App> {
     let path = &config.store.path;
     let ca = DeviceCa::open(path, config.scep.ca_validity_days)?;
+    let expiries = Expiries::default();
+    let ca_ends = expiry::not_after(&ca.certificate_pem).context("ca.pem")?;
+    expiries.watch(Purpose::DeviceCa, "ca.pem", ca_ends);
     let root = tls_root_pem.as_deref();
     let enroller = Enroller::new(path, &ca.certificate_pem, root, &store)?;
     let house = House {
@@ -200,6 +206,7 @@ fn assemble(
         clock.clone(),
         push_options(&config)?,
         push_figures.clone(),
+        expiries.clone(),
     )?;
     let pusher = Pusher::start_in_arbiter(&supervising.handle(), |_| pusher);
     let admission = Admission::new(
@@ -216,6 +223,7 @@ fn assemble(
         registry,
         pusher,
         push_figures,
+        expiries,
         verifier,
         enroller,
         tls_root_pem,

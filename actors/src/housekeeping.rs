@@ -1,12 +1,13 @@
 //! Housekeeping: what has to be done again and again, whoever is there.
 //!
-//! Folds, expiry, retention, room on the disk, idle actors, and the watch over the
-//! wall clock: while it is in doubt nothing expires and nothing is deleted.
+//! Folds, expiry, retention, room on the disk, idle actors, certificates that end, and
+//! the watch over the wall clock: while it is in doubt nothing expires and nothing is deleted.
 
 use std::time::{Duration, Instant};
 
 use schema::UnixMillis;
 
+use crate::expiry::Expiries;
 use crate::registry::Registry;
 use crate::{Clock, Store, StoreError};
 
@@ -16,9 +17,12 @@ pub struct Housekeeper {
     store: Store,
     registry: Registry,
     clock: Clock,
+    expiries: Expiries,
     retention_days: u64,
     watch: Watch,
     round: u64,
+    /// When certificates were last looked at.
+    told: Option<UnixMillis>,
 }
 
 /// Compares the wall clock with the time that passes.
@@ -38,6 +42,7 @@ impl Housekeeper {
         store: Store,
         registry: Registry,
         clock: Clock,
+        expiries: Expiries,
         retention_days: u64,
     ) -> Result<Self, StoreError> {
         let now = clock.now();
@@ -57,6 +62,8 @@ impl Housekeeper {
             store,
             registry,
             clock,
+            expiries,
+            told: None,
             retention_days,
             round: 0,
         })
@@ -81,6 +88,10 @@ impl Housekeeper {
         self.round += 1;
         let now = self.clock.now();
         self.watch_clock(now);
+        if self.told.is_none_or(|told| apart(now, told) >= HOUR) {
+            self.told = Some(now);
+            self.expiries.tell(now);
+        }
         self.store.check_room()?;
         let folded = self.store.fold().await;
         if self.round.is_multiple_of(15) {

@@ -10,6 +10,7 @@ pub mod bits;
 pub mod ca;
 pub mod clock;
 pub mod device;
+pub mod expiry;
 pub mod housekeeping;
 pub mod profile_signer;
 pub mod push_certificate;

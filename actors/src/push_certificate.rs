@@ -19,8 +19,12 @@ use openssl::x509::{X509, X509NameRef, X509Ref};
 mod error;
 mod legacy;
 mod pem;
+mod request;
+mod vendor;
 
 pub use error::PushCertificateError;
+pub use request::{KeyHash, PendingKey};
+pub use vendor::{Vendor, VendorError};
 
 /// A push certificate with its private key, checked against each other.
 ///
@@ -155,6 +159,27 @@ impl PushCertificate {
         &self.key_der
     }
 
+    /// Which key the certificate is for.
+    ///
+    /// # Errors
+    ///
+    /// Only when OpenSSL itself fails.
+    pub fn key_hash(&self) -> Result<KeyHash, PushCertificateError> {
+        let key = PKey::private_key_from_pkcs8(&self.key_der)?;
+        request::key_hash(&key)
+    }
+
+    /// Joins a renewed certificate, in PEM, with the key of this one.
+    ///
+    /// # Errors
+    ///
+    /// As [`PushCertificate::from_pem`].
+    pub fn renewed(&self, certificate_pem: &[u8]) -> Result<Self, PushCertificateError> {
+        let key = PKey::private_key_from_pkcs8(&self.key_der)?;
+        let key_pem = SecretBytes(key.private_key_to_pem_pkcs8()?);
+        Self::from_parts(certificate_pem, &key_pem)
+    }
+
     fn new(mut certificates: Vec<X509>, key: &PKey<Private>) -> Result<Self, PushCertificateError> {
         let leaf = certificates
             .iter()
@@ -256,7 +281,7 @@ fn one_line(name: &X509NameRef) -> String {
     entries.collect::<Vec<_>>().join(", ")
 }
 
-fn unix_seconds(time: &Asn1TimeRef) -> Result<i64, ErrorStack> {
+pub(crate) fn unix_seconds(time: &Asn1TimeRef) -> Result<i64, ErrorStack> {
     let since = Asn1Time::from_unix(0)?.diff(time)?;
     Ok(i64::from(since.days) * 86_400 + i64::from(since.secs))
 }

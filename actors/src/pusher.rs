@@ -14,12 +14,14 @@ use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use schema::checkin::Push as Address;
+use schema::expiry::Purpose;
 use schema::{ChannelNo, PushToken, UnixMillis};
 use tokio::sync::mpsc;
 
 pub use topic::TopicState;
 
 use crate::apns::{Endpoint, Outcome, Push, SetupError};
+use crate::expiry::Expiries;
 use crate::push_certificate::{PushCertificate, PushCertificateError};
 use crate::store::{Store, StoreError};
 use crate::wakes::{ANSWER_WITHIN_SECONDS, Wakes};
@@ -59,6 +61,7 @@ pub struct Pusher {
     clock: Clock,
     options: PushOptions,
     figures: Arc<PushFigures>,
+    expiries: Expiries,
     topics: HashMap<String, Topic>,
     tries: HashMap<ChannelNo, u8>,
     /// Topics without a certificate that were told of.
@@ -88,6 +91,7 @@ impl Pusher {
         clock: Clock,
         options: PushOptions,
         figures: Arc<PushFigures>,
+        expiries: Expiries,
     ) -> Result<Self, PusherError> {
         let (settled, incoming) = mpsc::unbounded_channel();
         let mut pusher = Self {
@@ -98,6 +102,7 @@ impl Pusher {
             clock,
             options,
             figures,
+            expiries,
             topics: HashMap::new(),
             tries: HashMap::new(),
             alarmed: HashSet::new(),
@@ -108,9 +113,19 @@ impl Pusher {
         for (topic, stored) in pusher.store.push_certificates()? {
             let certificate = PushCertificate::from_stored(&stored)?;
             let topic_of = Topic::new(certificate, &pusher.options.endpoint)?;
+            pusher.watch(&topic_of);
             pusher.topics.insert(topic, topic_of);
         }
         Ok(pusher)
+    }
+
+    fn watch(&self, topic: &Topic) {
+        let certificate = &topic.certificate;
+        self.expiries.watch(
+            Purpose::Push,
+            certificate.topic.as_str(),
+            certificate.not_after,
+        );
     }
 
     /// Sends what is due, as far as pace and room allow, and says when to come again.
@@ -387,11 +402,11 @@ impl Handler<PutCertificate> for Pusher {
         let store = self.store.clone();
         let prepared = Topic::new(certificate.clone(), &self.options.endpoint)
             .map_err(PusherError::from)
-            .and_then(|topic| Ok((topic, certificate.to_pem()?)));
+            .and_then(|topic| Ok((topic, certificate.to_pem()?, certificate.key_hash()?)));
         let commit = async move {
-            let (topic, stored) = prepared?;
+            let (topic, stored, key) = prepared?;
             store
-                .put_push_certificate(&topic.certificate.topic, stored.as_ref())
+                .put_push_certificate(&topic.certificate.topic, stored.as_ref(), key)
                 .await?;
             Ok::<_, PusherError>(topic)
         };
@@ -399,6 +414,7 @@ impl Handler<PutCertificate> for Pusher {
             |outcome, pusher, _| {
                 let topic = outcome?;
                 pusher.alarmed.remove(&topic.certificate.topic);
+                pusher.watch(&topic);
                 pusher.topics.insert(topic.certificate.topic.clone(), topic);
                 pusher.tries.clear();
                 pusher.recover()?;

@@ -12,12 +12,14 @@ pub mod command;
 pub mod declarative;
 pub mod der;
 pub mod enrollment;
+pub mod expiry;
 pub mod ids;
 pub mod link;
 pub mod profile;
 pub mod queue;
 pub mod report;
 pub mod time;
+pub mod vendor_request;
 pub mod x509;
 pub mod xml;
 

@@ -14,7 +14,7 @@ use super::{catalog, commands, devices, enrollment_links, push_certificates, res
         devices::list, devices::show, devices::change, devices::commands, devices::cancel_one,
         devices::cancel_all, devices::wake, devices::allow_reenroll, devices::lift_quarantine,
         results::show, commands::create, commands::show, commands::cancel,
-        push_certificates::list, push_certificates::put, catalog::list,
+        push_certificates::list, push_certificates::put, push_certificates::csr, catalog::list,
         enrollment_links::create, enrollment_links::list, enrollment_links::show,
         enrollment_links::revoke, enrollment_links::profile,
         system::healthz, system::readyz, system::metrics, system::version,

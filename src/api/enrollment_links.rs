@@ -3,7 +3,7 @@
 //! The secret of a link is in the URL of the answer that makes it, and nowhere else.
 
 use actix_web::{HttpRequest, HttpResponse, web};
-use actors::store::Idempotency;
+use actors::store::{Device, Idempotency};
 use schema::access::AccessRights;
 use schema::enrollment::Enrollment;
 use schema::link::{Link, LinkId};
@@ -403,11 +403,15 @@ impl NewLink {
     }
 }
 
-/// The enrollment of a device named by its id; a serial number names nobody for sure.
+/// The enrollment of a device named by its id, or by a serial number only it has.
 fn known(app: &App, device: &EnrollId) -> Result<Option<Enrollment>, Problem> {
-    let channel = app.store.find(device)?;
-    let enrollment = channel.map(|channel| app.store.enrollment(channel));
-    Ok(enrollment.transpose()?.flatten())
+    if let Some(channel) = app.store.find(device)? {
+        return Ok(app.store.enrollment(channel)?);
+    }
+    let named = |of: &Device| of.enrollment.facts.serial_number == device.as_str();
+    let (mut found, _) = app.store.devices(None, 2, named)?;
+    let only = found.pop().filter(|_| found.is_empty());
+    Ok(only.map(|device| device.enrollment))
 }
 
 fn find(app: &App, id: String) -> Result<Link, Problem> {

@@ -72,6 +72,10 @@ pub fn routes(config: &mut web::ServiceConfig) {
                 .route("/push-certificates", web::get().to(push_certificates::list))
                 .route("/push-certificates", web::put().to(push_certificates::put))
                 .route(
+                    "/push-certificates/csr",
+                    web::post().to(push_certificates::csr),
+                )
+                .route(
                     "/enrollment-links",
                     web::post().to(enrollment_links::create),
                 )

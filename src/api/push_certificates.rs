@@ -1,7 +1,7 @@
-//! Push certificates: put one to use, list them.
+//! Push certificates: ask for one, put one to use, list them.
 
 use actix_web::{HttpRequest, HttpResponse, web};
-use actors::push_certificate::PushCertificate;
+use actors::push_certificate::{PendingKey, PushCertificate, PushCertificateError};
 use actors::pusher::{PutCertificate, Topics};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -15,11 +15,12 @@ use crate::app::App;
 use crate::auth::{Admin, Scope};
 use crate::error::Problem;
 
-/// A push certificate with its key: PEM, or PKCS#12 in base64.
+/// A push certificate with its key, or alone when the key is ours: PEM, or PKCS#12 in base64.
 #[derive(Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewPushCertificate {
     /// Certificate and key in PEM, any order; the key PKCS#1 or PKCS#8, encrypted or not.
+    /// The certificate alone when it was made from our request.
     pub pem: Option<String>,
     /// Or a PKCS#12 file, in base64.
     pub pkcs12: Option<String>,
@@ -29,6 +30,25 @@ pub struct NewPushCertificate {
     /// under the old topic must enroll again when the old certificate expires.
     #[serde(default)]
     pub force_topic_change: bool,
+}
+
+/// What is asked of our key and its request.
+#[derive(Clone, Copy, Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewRequest {
+    /// Make a new key although one waits for its certificate. A certificate made for
+    /// that one is then of no use.
+    #[serde(default)]
+    pub replace: bool,
+}
+
+/// A certificate signing request; its key stays here.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct CertificateRequest {
+    /// PKCS#10 in PEM, to be signed by an MDM vendor and uploaded to Apple's push portal.
+    pub csr: String,
+    /// Whether it was made now; otherwise its key waits for its certificate since before.
+    pub made: bool,
 }
 
 /// A push topic and its certificate.
@@ -83,7 +103,18 @@ pub async fn put(
 ) -> Result<HttpResponse, Problem> {
     admin.demand(Scope::Admin)?;
     let new: NewPushCertificate = strict_json(&request, &body)?;
-    let certificate = read(&new)?;
+    let certificate = read(&app, &new)?;
+    let now = i64::try_from(app.clock.now().seconds()).unwrap_or(i64::MAX);
+    if certificate.expired(now) {
+        let ended = time_of_seconds(certificate.not_after);
+        return Err(Problem::unprocessable(
+            "bad_push_certificate",
+            format!(
+                "the certificate for {} expired at {ended}",
+                certificate.topic
+            ),
+        ));
+    }
     let in_use = topics(&app).await?;
     let other = in_use.iter().find(|topic| topic.topic != certificate.topic);
     if let Some(other) = other
@@ -92,8 +123,10 @@ pub async fn put(
         return Err(Problem::conflict(
             "topic_change",
             format!(
-                "the topic {} is in use; devices follow their topic (force_topic_change)",
-                other.topic
+                "the certificate is for topic {}, in use is {}: devices enrolled under it would \
+                 have to enroll again; renew it with the Apple Account that made it, or take \
+                 the other all the same (force_topic_change)",
+                certificate.topic, other.topic
             ),
         ));
     }
@@ -104,6 +137,44 @@ pub async fn put(
         .into_iter()
         .find(|item| item.topic == topic);
     Ok(HttpResponse::Ok().json(item))
+}
+
+/// Gives the request for a push certificate, making its key (RSA-2048) when none waits.
+#[utoipa::path(post, path = "/api/v1/push-certificates/csr", tag = "push certificates",
+    request_body(content = Option<NewRequest>, description = "Nothing, or what is asked"),
+    responses(
+        (status = 200, description = "The request whose key waits", body = CertificateRequest),
+        (status = 201, description = "Made now", body = CertificateRequest),
+        (status = 400, description = "Unreadable JSON", body = Problem),
+        (status = 401, description = "No valid token", body = Problem),
+        (status = 403, description = "A scope is missing", body = Problem),
+        (status = 415, description = "Not JSON", body = Problem),
+        (status = 422, description = "A field is at fault", body = Problem),
+        (status = 503, description = "Our own trouble", body = Problem)))]
+pub async fn csr(
+    admin: Admin,
+    request: HttpRequest,
+    body: web::Bytes,
+    app: web::Data<App>,
+) -> Result<HttpResponse, Problem> {
+    admin.demand(Scope::Admin)?;
+    let new = match body.as_ref() {
+        [] => NewRequest::default(),
+        body => strict_json(&request, body)?,
+    };
+    let waiting = pending(&app)?.filter(|_| !new.replace);
+    let (kept, made) = match waiting {
+        Some(waiting) => (waiting, false),
+        None => make(&app, new.replace).await?,
+    };
+    let answer = CertificateRequest {
+        csr: kept.csr_pem,
+        made,
+    };
+    Ok(match made {
+        true => HttpResponse::Created().json(answer),
+        false => HttpResponse::Ok().json(answer),
+    })
 }
 
 /// Puts a certificate to use.
@@ -140,11 +211,59 @@ pub async fn topics(app: &App) -> Result<Vec<TopicItem>, Problem> {
     Ok(items.collect())
 }
 
-fn read(new: &NewPushCertificate) -> Result<PushCertificate, Problem> {
+/// Makes a key and its request and keeps them; the one that is kept, and whether it is this.
+async fn make(app: &App, replace: bool) -> Result<(PendingKey, bool), Problem> {
+    let unable = |_| Problem::unavailable("no key can be made");
+    let made = web::block(PendingKey::make).await;
+    let made = made.map_err(|_| Problem::unavailable("the server is stopping"))?;
+    let made = made.map_err(unable)?;
+    let stored = made.to_stored();
+    app.store.keep_push_key(made.hash, &stored, replace).await?;
+    // Another request may have been first.
+    let kept = pending(app)?.unwrap_or_else(|| made.clone());
+    let ours = kept.hash == made.hash;
+    Ok((kept, ours))
+}
+
+/// The key that waits for its certificate.
+fn pending(app: &App) -> Result<Option<PendingKey>, Problem> {
+    let stored = app.store.pending_push_key()?;
+    let pending = stored.map(|stored| PendingKey::from_stored(&stored));
+    pending
+        .transpose()
+        .map_err(|error| Problem::unavailable(format!("the key that waits: {error}")))
+}
+
+/// Joins a certificate that came alone with the key of ours it was made for: the one that
+/// waits, or one in use, when the same request was used again.
+fn join(app: &App, pem: &[u8]) -> Result<PushCertificate, Problem> {
+    let waiting = pending(app)?;
+    let waits = waiting.is_some();
+    let joined = waiting.map(|key| key.certify(pem)).into_iter();
+    let in_use = app.store.push_certificates()?.into_iter();
+    let joined = joined.chain(in_use.map(|(_, stored)| {
+        PushCertificate::from_stored(&stored).and_then(|certificate| certificate.renewed(pem))
+    }));
+    for outcome in joined {
+        match outcome {
+            Err(PushCertificateError::KeyMismatch { .. }) => {}
+            other => return other.map_err(|error| Problem::field("/pem", error.to_string())),
+        }
+    }
+    let why = match waits {
+        true => "no private key beside the certificate, and it was not made from our request",
+        false => "no private key beside the certificate, and none of ours waits for one",
+    };
+    Err(Problem::field("/pem", why))
+}
+
+fn read(app: &App, new: &NewPushCertificate) -> Result<PushCertificate, Problem> {
     let passphrase = new.passphrase.as_deref();
     match (&new.pem, &new.pkcs12) {
-        (Some(pem), None) => PushCertificate::from_pem(pem.as_bytes(), passphrase)
-            .map_err(|error| Problem::field("/pem", error.to_string())),
+        (Some(pem), None) => match PushCertificate::from_pem(pem.as_bytes(), passphrase) {
+            Err(PushCertificateError::NoKey) => join(app, pem.as_bytes()),
+            read => read.map_err(|error| Problem::field("/pem", error.to_string())),
+        },
         (None, Some(file)) => {
             let file = STANDARD
                 .decode(file.trim())

@@ -40,6 +40,10 @@ pub async fn readyz(app: web::Data<App>) -> HttpResponse {
     if app.store.full() {
         reasons.push("the disk is nearly full; writes are refused".to_owned());
     }
+    if app.store.clock_is_doubted() {
+        warnings.push("the wall clock is in doubt; nothing expires and nothing is deleted".into());
+    }
+    warnings.extend(app.expiries.warnings(app.clock.now()));
     match topics(&app).await {
         Ok(topics) => {
             if topics.is_empty() {

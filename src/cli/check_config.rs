@@ -12,6 +12,7 @@ use openssl::x509::X509;
 use super::output::{facts, plain};
 use crate::config::{AdminTls, Config, Tls};
 use crate::identity::IdentityVerifier;
+use crate::public_url::{NoPublicUrl, PublicUrl};
 use crate::tls;
 
 /// Checks the configuration and says what is wrong, all of it.
@@ -36,7 +37,8 @@ pub(super) fn run(file: Option<&Path>) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn faults(config: &Config) -> Vec<String> {
+/// What is wrong with it, each by its key.
+pub(super) fn faults(config: &Config) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut check = |key: &str, outcome: Result<(), String>| {
         if let Err(why) = outcome {
@@ -65,7 +67,7 @@ fn faults(config: &Config) -> Vec<String> {
 }
 
 /// What works, but deserves a thought.
-fn notes(config: &Config) -> Vec<&'static str> {
+pub(super) fn notes(config: &Config) -> Vec<&'static str> {
     let mut notes = Vec::new();
     let (device, admin) = (&config.device, &config.admin);
     if !admin.listen.ip().is_loopback() && admin.tls == AdminTls::Off {
@@ -77,6 +79,13 @@ fn notes(config: &Config) -> Vec<&'static str> {
             "device.public_url is empty: the server certificate is for this machine's own names only",
         ),
         _ => notes.push("device.public_url is empty: the server does not know its own URL"),
+    }
+    match PublicUrl::of(config) {
+        Ok(_) | Err(NoPublicUrl::Unset) => {}
+        Err(_) => notes.push(
+            "device.public_url is no https URL that leads here from elsewhere: no enrollment link \
+             can be made",
+        ),
     }
     if device.tls == Tls::Off && device.trusted_proxies.is_empty() {
         notes.push("device.trusted_proxies is empty: only devices that sign messages are served");

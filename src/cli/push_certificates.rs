@@ -1,4 +1,4 @@
-//! `push-cert`: put push certificates to use, over the admin API.
+//! `push-cert`: ask for push certificates, put them to use, renew them.
 //!
 //! Reads files of this machine; what is in them is for the server to judge. Keys and
 //! passphrases are never printed.
@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::{Args, Subcommand};
@@ -16,6 +16,9 @@ use serde_json::{Map, Value};
 use super::connection::Connection;
 use super::output::{self, Format, text};
 use super::usage;
+use crate::admin_client::AdminClient;
+
+mod request;
 
 /// The verbs and the server they ask.
 #[derive(Args)]
@@ -28,15 +31,23 @@ pub(super) struct PushCert {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Put a certificate with its key to use, at once.
+    /// Write the certificate signing request of a key that stays on the server.
+    Csr(request::Csr),
+    /// Sign a request as an MDM vendor, into the file Apple's push portal takes.
+    Sign(request::Sign),
+    /// Put a certificate to use, at once: with its key, or alone after `push-cert csr`.
     Import(Import),
+    /// Put a renewed certificate to use: that of the same topic, so that every device stays
+    /// enrolled. One of another topic is refused: it would shut all of them out.
+    Renew(Import),
     /// List the push certificates in use.
     List(Format),
 }
 
 #[derive(Args)]
 struct Import {
-    /// PEM files with the certificate and its key, in one or in two.
+    /// PEM files with the certificate and its key, in one or in two; or with the
+    /// certificate alone, when its request came from this server.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// The file is PKCS#12 (.p12, .pfx).
@@ -45,7 +56,7 @@ struct Import {
     /// A file with the passphrase of the key or of the PKCS#12 file.
     #[arg(long, value_name = "FILE")]
     passphrase_file: Option<PathBuf>,
-    /// Take another topic than the one in use: devices of the old one must enroll again.
+    /// Take another topic than the one in use: every device of the old one must enroll again.
     #[arg(long)]
     force_topic_change: bool,
     #[command(flatten)]
@@ -55,18 +66,20 @@ struct Import {
 impl PushCert {
     /// Does it.
     pub(super) async fn run(self, file: Option<&Path>) -> anyhow::Result<()> {
-        let client = self.connection.client(file)?;
+        let connection = self.connection;
         match self.verb {
+            Verb::Sign(sign) => sign.run(connection, file).await,
+            Verb::Csr(csr) => csr.run(&connection.client(file)?).await,
+            Verb::Renew(import) => import.renew(&connection.client(file)?).await,
             Verb::Import(import) => {
                 let body = import.body()?;
                 let path = ["push-certificates"];
+                let client = connection.client(file)?;
                 let topic = client.send(Method::PUT, &path, Some(&body)).await?;
                 print(&topic, std::slice::from_ref(&topic), import.format)
             }
             Verb::List(format) => {
-                let page = client.get(&["push-certificates"]).await?;
-                let items = page.pointer("/items").and_then(Value::as_array).cloned();
-                let items = items.unwrap_or_default();
+                let items = topics(&connection.client(file)?).await?;
                 print(&items, &items, format)
             }
         }
@@ -74,6 +87,35 @@ impl PushCert {
 }
 
 impl Import {
+    async fn renew(self, client: &AdminClient) -> anyhow::Result<()> {
+        let before = topics(client).await?;
+        ensure!(
+            !before.is_empty(),
+            "there is no push certificate to renew; push-cert import puts the first one to use"
+        );
+        let path = ["push-certificates"];
+        let body = self.body()?;
+        let answer = client.send(Method::PUT, &path, Some(&body)).await;
+        let after = answer.context("nothing was changed")?;
+        let topic = text(&after, "/topic");
+        let until = text(&after, "/not_after");
+        match before.iter().find(|old| text(old, "/topic") == topic) {
+            Some(old) if text(old, "/not_after") < until => eprintln!(
+                "renewed: every device stays enrolled (valid until {until}, was {})",
+                text(old, "/not_after")
+            ),
+            Some(old) => eprintln!(
+                "note: this certificate ends no later than the one it replaced ({})",
+                text(old, "/not_after")
+            ),
+            None => eprintln!(
+                "the topic is another now: devices of the old one must enroll again before its\n\
+                 certificate ends"
+            ),
+        }
+        print(&after, std::slice::from_ref(&after), self.format)
+    }
+
     fn body(&self) -> anyhow::Result<Value> {
         let mut body = Map::new();
         if self.pkcs12 {
@@ -85,11 +127,7 @@ impl Import {
         } else {
             body.insert("pem".to_owned(), self.pem()?.into());
         }
-        if let Some(file) = &self.passphrase_file {
-            let passphrase = String::from_utf8(read(file)?)
-                .ok()
-                .with_context(|| format!("{}: is not text", file.display()))?;
-            let passphrase = passphrase.trim_end_matches(['\r', '\n']);
+        if let Some(passphrase) = passphrase(self.passphrase_file.as_deref())? {
             body.insert("passphrase".to_owned(), passphrase.into());
         }
         if self.force_topic_change {
@@ -110,6 +148,23 @@ impl Import {
         }
         Ok(pem)
     }
+}
+
+async fn topics(client: &AdminClient) -> anyhow::Result<Vec<Value>> {
+    let page = client.get(&["push-certificates"]).await?;
+    let items = page.pointer("/items").and_then(Value::as_array).cloned();
+    Ok(items.unwrap_or_default())
+}
+
+/// A passphrase from its file, without the end of the line.
+fn passphrase(file: Option<&Path>) -> anyhow::Result<Option<String>> {
+    let Some(file) = file else {
+        return Ok(None);
+    };
+    let passphrase = String::from_utf8(read(file)?)
+        .ok()
+        .with_context(|| format!("{}: is not text", file.display()))?;
+    Ok(Some(passphrase.trim_end_matches(['\r', '\n']).to_owned()))
 }
 
 fn print(json: &impl serde::Serialize, topics: &[Value], format: Format) -> anyhow::Result<()> {

@@ -66,6 +66,7 @@ impl Server {
 struct Promises {
     queued: BTreeMap<String, String>,
     reported: BTreeSet<(String, String)>,
+    checked: BTreeSet<String>,
     broken: Vec<String>,
 }
 
@@ -208,12 +209,22 @@ async fn order(
     }
 }
 
-/// What was promised before the kill is there after it.
+/// What was promised since the last kill is there after this one; all of it is looked at
+/// again in the end.
 async fn check(server: &Server, token: &str, promises: &Mutex<Promises>) {
     let (queued, reported) = {
         let promises = promises.lock().unwrap();
         assert_eq!(promises.broken, [""; 0]);
-        (promises.queued.clone(), promises.reported.clone())
+        let fresh = promises
+            .queued
+            .iter()
+            .filter(|(uuid, _)| !promises.checked.contains(*uuid));
+        (
+            fresh
+                .map(|(uuid, id)| (uuid.clone(), id.clone()))
+                .collect::<Vec<_>>(),
+            promises.reported.clone(),
+        )
     };
     for (uuid, id) in &queued {
         let counts = counts(server, token, uuid).await;
@@ -223,6 +234,11 @@ async fn check(server: &Server, token: &str, promises: &Mutex<Promises>) {
             assert_eq!(counts["acknowledged"], 1, "a lost result: {uuid} of {id}");
         }
     }
+    promises
+        .lock()
+        .unwrap()
+        .checked
+        .extend(queued.into_iter().map(|(uuid, _)| uuid));
 }
 
 /// Every device polls until nothing is left.

@@ -141,7 +141,7 @@ async fn a_link_that_names_a_device_renews_it_and_keeps_its_queue() {
     let detail = problem["detail"].as_str().unwrap();
     assert!(detail.contains("manage_settings"), "{detail}");
 
-    let (same, path) = link(&house, &json!({"device": id})).await;
+    let (same, path) = link(&house, &json!({"device": device.serial})).await;
     let (_, shown) = house.get(&format!("/api/v1/enrollment-links/{same}")).await;
     assert_eq!(shown["access_rights"], first["access_rights"]);
     let mut client = enroll_through(&house, &path, &mut device).await.unwrap();

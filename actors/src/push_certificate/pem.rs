@@ -27,6 +27,15 @@ impl Block<'_> {
         self.label.ends_with(b"PRIVATE KEY")
     }
 
+    pub(super) fn is_request(&self) -> bool {
+        self.label.ends_with(b"CERTIFICATE REQUEST")
+    }
+
+    /// The block as it stands, for OpenSSL.
+    pub(super) fn whole(&self) -> &[u8] {
+        self.whole
+    }
+
     pub(super) fn label(&self) -> String {
         printable(self.label)
     }

@@ -15,7 +15,7 @@ use super::tables::{
 };
 use super::tail::{Published, read, write};
 use super::writer::{AdminWrite, AfterCommit, Operation};
-use super::{Store, StoreError};
+use super::{Store, StoreError, push_keys};
 
 /// A device as lists show it.
 #[derive(Clone, Debug)]
@@ -64,11 +64,17 @@ impl Store {
         tokens
     }
 
-    /// Stores a push certificate with its key, sealed, under its topic.
+    /// Stores a push certificate with its key, sealed, under its topic. That key (by the
+    /// hash of its public key) waits for a certificate no longer.
     ///
     /// # Errors
     /// [`StoreError`]: the store's own trouble.
-    pub async fn put_push_certificate(&self, topic: &str, stored: &[u8]) -> Result<(), StoreError> {
+    pub async fn put_push_certificate(
+        &self,
+        topic: &str,
+        stored: &[u8],
+        key: [u8; 32],
+    ) -> Result<(), StoreError> {
         let topic = topic.to_owned();
         let sealed = self
             .inner
@@ -78,6 +84,7 @@ impl Store {
             transaction
                 .open_table(PUSH_CERTIFICATE)?
                 .insert(topic.as_str(), sealed.as_slice())?;
+            push_keys::used(transaction, &key)?;
             Ok(Box::new(|_: &Published| {}))
         })
         .await

@@ -23,6 +23,9 @@ pub enum StoreError {
     /// Another process has the store open.
     #[error("another process has the store open")]
     InUse,
+    /// The last process that had it open was cut off; opening it to write repairs it.
+    #[error("the store was not closed cleanly")]
+    Unclosed,
     /// Written by a newer version of this program.
     #[error("the store has schema version {found}, this program knows {known}")]
     Newer {
@@ -95,6 +98,7 @@ impl From<redb::DatabaseError> for StoreError {
     fn from(error: redb::DatabaseError) -> Self {
         match error {
             redb::DatabaseError::DatabaseAlreadyOpen => Self::InUse,
+            redb::DatabaseError::RepairAborted => Self::Unclosed,
             other => Self::broken(&other.to_string()),
         }
     }

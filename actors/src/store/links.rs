@@ -213,7 +213,7 @@ mod tests {
     use super::*;
     use crate::Clock;
     use crate::store::{
-        CheckedIn, Identity, IssuedCertificate, NewChallenge, Refusal, Spent, StoreOptions,
+        CheckedIn, Identity, IssuedCertificate, NewChallenge, Packed, Refusal, Spent, StoreOptions,
     };
 
     const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
@@ -355,7 +355,7 @@ mod tests {
                 change,
                 channel: ChannelNo(0),
                 message,
-                body: store.seal_body(ChannelNo(0), b"x").unwrap(),
+                body: store.seal_body(ChannelNo(0), &Packed::of(b"x")).unwrap(),
                 body_hash: None,
                 identity: Identity {
                     leaf,

@@ -14,10 +14,12 @@ mod error;
 mod fold;
 mod guard;
 mod history;
+mod inspect;
 mod links;
 mod open;
 mod operations;
 mod pending;
+mod push_keys;
 mod read;
 mod retention;
 mod seal;
@@ -26,7 +28,7 @@ mod tables;
 mod tail;
 mod writer;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -41,6 +43,7 @@ pub use commands::{COHORTS_OPEN, DIRECT_UP_TO};
 pub use error::StoreError;
 pub use guard::GuardLimits;
 pub use history::{ChannelCommand, Happening, StoredReport};
+pub use inspect::{Fit, Inspection};
 pub use open::StoreOptions;
 pub use operations::{
     Cancel, CancelOutcome, CheckedIn, Effect, Enqueued, Idempotency, Identity, NewCommand, Reported,
@@ -276,8 +279,7 @@ impl Store {
     /// [`StoreError::Broken`] when the file system does not say.
     pub fn check_room(&self) -> Result<u64, StoreError> {
         let directory = &self.inner.options.directory;
-        let room = rustix::fs::statvfs(directory).map_err(std::io::Error::from)?;
-        let free = room.f_bavail.saturating_mul(room.f_frsize);
+        let free = free_bytes(directory)?;
         let reserve = self.inner.options.reserve_bytes;
         let full = free < reserve;
         if self.inner.published.full.swap(full, Ordering::AcqRel) != full {
@@ -379,6 +381,15 @@ impl Store {
     fn gone(&self) -> StoreError {
         self.broken().map_or(StoreError::Closed, StoreError::Broken)
     }
+}
+
+/// How many bytes the disk of a directory has left for us.
+///
+/// # Errors
+/// What the file system says.
+pub fn free_bytes(directory: &Path) -> std::io::Result<u64> {
+    let room = rustix::fs::statvfs(directory)?;
+    Ok(room.f_bavail.saturating_mul(room.f_frsize))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -79,6 +79,8 @@ pub(super) enum Place<'a> {
     Secret(u32, u8),
     /// A push certificate, by topic.
     PushCertificate(&'a str),
+    /// A key that waits for its push certificate, by the hash of its public key.
+    PushKey(&'a [u8]),
 }
 
 impl Place<'_> {
@@ -90,6 +92,7 @@ impl Place<'_> {
                 [&b"secret\0"[..], &channel.to_be_bytes(), &[kind]].concat()
             }
             Self::PushCertificate(topic) => [b"push_certificate\0", topic.as_bytes()].concat(),
+            Self::PushKey(hash) => [b"push_key\0", hash].concat(),
         }
     }
 }

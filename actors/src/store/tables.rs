@@ -82,6 +82,8 @@ pub(super) const TOKEN: TableDefinition<&[u8], &[u8]> = TableDefinition::new("to
 /// Topic -> sealed certificate and key.
 pub(super) const PUSH_CERTIFICATE: TableDefinition<&str, &[u8]> =
     TableDefinition::new("push_certificate");
+/// Hash of the public key -> sealed key and request that wait for a push certificate.
+pub(super) const PUSH_KEY: TableDefinition<&[u8], &[u8]> = TableDefinition::new("push_key");
 /// Device ChannelNo -> [`AnnotationRow`].
 pub(super) const ANNOTATION: TableDefinition<u32, &[u8]> = TableDefinition::new("annotation");
 /// EnrollId of a device whose actor failed too often -> milliseconds since when.

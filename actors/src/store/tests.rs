@@ -1,7 +1,5 @@
 //! The store against its promises: effects once, folds invisible, crashes harmless.
 
-use std::path::Path;
-
 use schema::checkin::{CheckIn, Facts, Message, Push, Sender, UserNames};
 use schema::enrollment::{Claim, Enrollment, Reenroll, SecretKind};
 use schema::queue::State;
@@ -653,4 +651,79 @@ async fn a_finished_command_to_many_stays_finished_after_a_restart_and_retention
     after.retain(NOW.plus_seconds(60)).await.unwrap();
     assert!(after.command(Seq(1)).unwrap().is_none());
     assert_eq!(open(&after, channels[0]), []);
+}
+
+#[tokio::test]
+async fn one_push_key_waits_until_its_certificate_comes() {
+    let desk = Desk::new();
+    let waiting = || desk.store.pending_push_key().unwrap();
+    assert_eq!(waiting(), None);
+    desk.store
+        .keep_push_key([1; 32], b"one", false)
+        .await
+        .unwrap();
+    desk.store
+        .keep_push_key([2; 32], b"two", false)
+        .await
+        .unwrap();
+    assert_eq!(waiting().unwrap(), b"one", "the first stays");
+    desk.store
+        .keep_push_key([2; 32], b"two", true)
+        .await
+        .unwrap();
+    assert_eq!(waiting().unwrap(), b"two", "unless it is replaced");
+    let put = |key| {
+        desk.store
+            .put_push_certificate("topic", b"certificate", key)
+    };
+    put([1; 32]).await.unwrap();
+    assert_eq!(waiting().unwrap(), b"two", "another key's certificate");
+    put([2; 32]).await.unwrap();
+    assert_eq!(waiting(), None);
+}
+
+#[tokio::test]
+async fn a_look_from_outside_sees_what_the_store_holds_and_changes_nothing() {
+    let desk = Desk::new();
+    let directory = desk.directory.path().to_owned();
+    let key = directory.join("seal.key");
+    let look = || Inspection::of(&directory, &key);
+    assert_eq!(look().unwrap_err(), StoreError::InUse);
+    let Desk {
+        store,
+        directory: _held,
+        ..
+    } = desk;
+    store.close();
+    drop(store);
+    let empty = look().unwrap();
+    assert_eq!(empty.schema, Some(Inspection::KNOWN_SCHEMA));
+    assert_eq!(empty.last_written, None);
+    assert_eq!(empty.sealing, Ok(Fit::Untested));
+
+    let store = Store::open(options(&directory), Clock::manual(NOW)).unwrap();
+    store
+        .put_push_certificate("topic", b"certificate", [0; 32])
+        .await
+        .unwrap();
+    store.close();
+    drop(store);
+    let before = std::fs::read(directory.join("reveille.redb")).unwrap();
+    let seen = look().unwrap();
+    assert_eq!(seen.sealing, Ok(Fit::Opens));
+    assert_eq!(
+        seen.push_certificates,
+        [("topic".to_owned(), b"certificate".to_vec())]
+    );
+    std::fs::write(&key, [9; 32]).unwrap();
+    assert_eq!(look().unwrap().sealing, Err(StoreError::Unsealable));
+    std::fs::remove_file(&key).unwrap();
+    assert!(matches!(
+        look().unwrap().sealing,
+        Err(StoreError::SealingKey(_))
+    ));
+    assert_eq!(
+        std::fs::read(directory.join("reveille.redb")).unwrap(),
+        before
+    );
 }

@@ -1,0 +1,125 @@
+//! A look into a store that nobody has open, which changes nothing: for `doctor`.
+//!
+//! No migration, no replay, no writer. A server that runs keeps this out as it keeps
+//! any second process out.
+
+use std::path::Path;
+
+use redb::{
+    Key, ReadOnlyDatabase, ReadTransaction, ReadableDatabase as _, ReadableTable, TableDefinition,
+    TableError, Value,
+};
+use schema::UnixMillis;
+
+use super::StoreError;
+use super::seal::{Place, Sealer};
+use super::tables::{
+    COMMAND, CommandRow, JOURNAL, JournalRow, META, PUSH_CERTIFICATE, PUSH_KEY, SCHEMA_VERSION,
+    decode,
+};
+
+/// What a store holds, from outside.
+#[derive(Debug)]
+pub struct Inspection {
+    /// The version of its tables.
+    pub schema: Option<u32>,
+    /// When the newest entry of its journal was written.
+    pub last_written: Option<UnixMillis>,
+    /// Whether what it holds opens with the sealing key.
+    pub sealing: Result<Fit, StoreError>,
+    /// Topic and stored form of each push certificate that opens.
+    pub push_certificates: Vec<(String, Vec<u8>)>,
+}
+
+/// How a sealing key fits a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fit {
+    /// What was tried opens.
+    Opens,
+    /// Nothing is sealed yet.
+    Untested,
+}
+
+impl Inspection {
+    /// The table version this program reads and writes.
+    pub const KNOWN_SCHEMA: u32 = SCHEMA_VERSION;
+
+    /// Looks into the store of a data directory.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`], [`StoreError::Unclosed`], or [`StoreError::Broken`] when it
+    /// cannot be read.
+    pub fn of(directory: &Path, seal_key_file: &Path) -> Result<Self, StoreError> {
+        let database = ReadOnlyDatabase::open(directory.join("reveille.redb"))?;
+        let read = database.begin_read()?;
+        let mut inspection = Self {
+            schema: schema(&read)?,
+            last_written: last_written(&read)?,
+            sealing: Ok(Fit::Untested),
+            push_certificates: Vec::new(),
+        };
+        inspection.sealing = match Sealer::from_file(seal_key_file, false) {
+            Ok(sealer) => inspection.try_opening(&read, &sealer),
+            Err(error) => Err(error),
+        };
+        Ok(inspection)
+    }
+
+    /// Opens what push needs, all of it, and the newest command.
+    fn try_opening(&mut self, read: &ReadTransaction, sealer: &Sealer) -> Result<Fit, StoreError> {
+        let mut fit = Fit::Untested;
+        if let Some(table) = table(read, PUSH_CERTIFICATE)? {
+            for row in table.iter()? {
+                let (topic, sealed) = row?;
+                let place = Place::PushCertificate(topic.value());
+                let opened = sealer.open(place, sealed.value())?;
+                self.push_certificates
+                    .push((topic.value().to_owned(), opened));
+                fit = Fit::Opens;
+            }
+        }
+        if let Some(table) = table(read, PUSH_KEY)?
+            && let Some((hash, sealed)) = table.first()?
+        {
+            sealer.open(Place::PushKey(hash.value()), sealed.value())?;
+            fit = Fit::Opens;
+        }
+        if let Some(table) = table(read, COMMAND)?
+            && let Some((_, row)) = table.last()?
+        {
+            let CommandRow::V1(command) = decode(row.value())?;
+            sealer.open(Place::Command(command.uuid.as_str()), &command.sealed)?;
+            fit = Fit::Opens;
+        }
+        Ok(fit)
+    }
+}
+
+fn schema(read: &ReadTransaction) -> Result<Option<u32>, StoreError> {
+    let Some(table) = table(read, META)? else {
+        return Ok(None);
+    };
+    let row = table.get("schema")?;
+    row.map(|row| decode(row.value())).transpose()
+}
+
+fn last_written(read: &ReadTransaction) -> Result<Option<UnixMillis>, StoreError> {
+    let Some(table) = table(read, JOURNAL)? else {
+        return Ok(None);
+    };
+    let last = table.last()?;
+    last.map(|(_, row)| decode::<JournalRow>(row.value()).map(|row| row.at))
+        .transpose()
+}
+
+/// A table, when an older program has made it.
+fn table<K: Key + 'static, V: Value + 'static>(
+    read: &ReadTransaction,
+    definition: TableDefinition<'_, K, V>,
+) -> Result<Option<impl ReadableTable<K, V>>, StoreError> {
+    match read.open_table(definition) {
+        Ok(table) => Ok(Some(table)),
+        Err(TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(other) => Err(other.into()),
+    }
+}
