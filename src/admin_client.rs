@@ -122,6 +122,20 @@ impl AdminClient {
         Ok(body.to_vec())
     }
 
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn file(
+        &self,
+        path: &[&str],
+        query: &[(&str, String)],
+    ) -> Result<Vec<u8>, ClientError> {
+        let response = self.answer(self.request(Method::GET, path, query)?).await?;
+        let body = response.bytes().await.map_err(|e| self.unreachable(e))?;
+        Ok(body.to_vec())
+    }
+
     fn request(
         &self,
         method: Method,

@@ -11,6 +11,7 @@ use actors::scep::Scep;
 use actors::{Clock, Store};
 
 use crate::config::Config;
+use crate::enroll::Enroller;
 use crate::identity::IdentityVerifier;
 use crate::metrics::Metrics;
 
@@ -33,6 +34,8 @@ pub struct App {
     pub expiries: Expiries,
     /// Proves devices' identities.
     pub verifier: IdentityVerifier,
+    /// Makes enrollment profiles.
+    pub enroller: Enroller,
     /// PEM of the TLS root devices must be told to trust, when it is one of our own.
     pub tls_root_pem: Option<Vec<u8>>,
     /// The SCEP server, and the device CA behind it.

@@ -11,6 +11,7 @@ mod connection;
 mod device;
 mod devices;
 mod doctor;
+mod enroll_links;
 mod hold;
 mod keys;
 mod logging;
@@ -46,7 +47,11 @@ struct Cli {
 #[derive(Subcommand)]
 enum Verb {
     /// Run the server.
-    Serve,
+    Serve {
+        /// Start although device.public_url is not the one devices enrolled with.
+        #[arg(long)]
+        force_public_url: bool,
+    },
     /// Say what is wrong with the configuration.
     CheckConfig,
     /// Check the whole installation, and say what to do where something is amiss.
@@ -60,6 +65,8 @@ enum Verb {
     Commands(commands::Commands),
     /// Ask for push certificates, put them to use, renew them.
     PushCert(push_certificates::PushCert),
+    /// Make links through which devices enroll.
+    EnrollLink(enroll_links::EnrollLink),
     /// Run a server, a fake APNs and simulated devices on this machine, and check them.
     Demo(DemoOptions),
     /// Drive simulated devices at a running server and measure it.
@@ -85,13 +92,14 @@ impl Cli {
     fn run(self) -> anyhow::Result<()> {
         let file = self.config.as_deref();
         match self.verb {
-            Verb::Serve => serve::run(file),
+            Verb::Serve { force_public_url } => serve::run(file, force_public_url),
             Verb::CheckConfig => check_config::run(file),
             Verb::Doctor(format) => block_on(doctor::run(file, format)),
             Verb::Token(verb) => block_on(verb.run(file)),
             Verb::Devices(verb) => block_on(verb.run(file)),
             Verb::Commands(verb) => block_on(verb.run(file)),
             Verb::PushCert(verb) => block_on(verb.run(file)),
+            Verb::EnrollLink(verb) => block_on(verb.run(file)),
             Verb::Demo(options) => {
                 let right = actix_web::rt::System::new().block_on(demo::run(options))?;
                 ensure!(right, "not every device was served exactly right");
@@ -184,6 +192,13 @@ mod tests {
             "reveille commands result X U --xml",
             "reveille push-cert import a.pem b.pem --passphrase-file p --force-topic-change",
             "reveille push-cert import a.p12 --pkcs12",
+            "reveille serve --force-public-url",
+            "reveille enroll-link create --expires-hours 24 --max-uses 50 --tag a --tag b --shared",
+            "reveille enroll-link create --device S --right erase,device_information --json",
+            "reveille enroll-link create --user anne@example.org",
+            "reveille enroll-link list --json",
+            "reveille enroll-link revoke X",
+            "reveille enroll-link export X a.mobileconfig --unsigned --url http://127.0.0.1:1",
             "reveille push-cert csr --replace --out -",
             "reveille push-cert sign --vendor-cert v.pem --vendor-key v.key --chain a --chain b --csr c",
             "reveille push-cert renew certificate.pem --json",

@@ -33,6 +33,14 @@ pub struct Config {
     pub guard: Guard,
     /// Logging.
     pub log: Log,
+    /// The server is a demonstration or under test: a loopback `device.public_url` will
+    /// do, an empty one is that of its listener. Not for the file.
+    #[serde(skip)]
+    pub demo: bool,
+    /// Start although `device.public_url` is not the one devices enrolled with. Not for
+    /// the file: it is meant once.
+    #[serde(skip)]
+    pub force_public_url: bool,
 }
 
 /// `[device]`
@@ -43,6 +51,8 @@ pub struct Device {
     pub listen: SocketAddr,
     /// The base of the URLs devices know.
     pub public_url: String,
+    /// Who runs the server, as devices and people are told.
+    pub organization: String,
     /// How TLS is ended.
     pub tls: Tls,
     /// Server certificate with its chain, for `files`.
@@ -59,6 +69,58 @@ pub struct Device {
     pub checkin_path: String,
     /// Path of the server URL.
     pub connect_path: String,
+    /// Profiles tell devices to sign their messages.
+    pub sign_message: SignMessage,
+    /// What a device needs to enroll again that still counts as enrolled.
+    pub reenroll: Reenroll,
+}
+
+/// Whether profiles tell devices to sign their messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum SignMessage {
+    /// As said.
+    Always(bool),
+    /// When a proxy ends TLS.
+    When(Auto),
+}
+
+/// The word for what the server decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Auto {
+    /// The server decides.
+    Auto,
+}
+
+/// What a device needs to enroll again that still counts as enrolled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reenroll {
+    /// A link that names it, or an admin's leave.
+    Approve,
+    /// Any valid link.
+    AnyLink,
+}
+
+impl From<Reenroll> for schema::enrollment::Reenroll {
+    fn from(reenroll: Reenroll) -> Self {
+        match reenroll {
+            Reenroll::Approve => Self::Approve,
+            Reenroll::AnyLink => Self::AnyLink,
+        }
+    }
+}
+
+impl Device {
+    /// Whether profiles tell devices to sign their messages.
+    #[must_use]
+    pub fn signs(&self) -> bool {
+        match self.sign_message {
+            SignMessage::Always(signs) => signs,
+            SignMessage::When(Auto::Auto) => self.tls == Tls::Off,
+        }
+    }
 }
 
 /// How TLS of the device listener is ended.
@@ -141,7 +203,7 @@ pub struct Scep {
     pub ca_validity_days: u32,
     /// Life of the identity certificates it issues.
     pub validity_days: u32,
-    /// Life of the challenge in an enrollment profile.
+    /// Time a device has between fetching its profile and asking for its certificate.
     pub challenge_ttl_minutes: u64,
 }
 
@@ -220,6 +282,7 @@ impl Default for Device {
         Self {
             listen: SocketAddr::from(([0, 0, 0, 0], 8443)),
             public_url: String::new(),
+            organization: String::new(),
             tls: Tls::Auto,
             cert_file: PathBuf::new(),
             key_file: PathBuf::new(),
@@ -228,6 +291,8 @@ impl Default for Device {
             extra_ca_files: Vec::new(),
             checkin_path: "/mdm/checkin".into(),
             connect_path: "/mdm/connect".into(),
+            sign_message: SignMessage::When(Auto::Auto),
+            reenroll: Reenroll::Approve,
         }
     }
 }
@@ -460,7 +525,7 @@ mod tests {
             .filter(|line| line.contains(" = ") && !line.starts_with('#'));
         assert_eq!(
             shown.count(),
-            38,
+            41,
             "a key was added or removed: show it in config.toml too"
         );
     }
@@ -497,6 +562,11 @@ mod tests {
         assert!(error.contains("listen_on"), "{error}");
         let error = load("[apns]\nport = 70000", &[]).unwrap_err().to_string();
         assert!(error.contains("port"), "{error}");
+        let signs = |text| load(text, &[]).map(|config| config.device.signs());
+        assert!(!signs("").unwrap());
+        assert!(signs("[device]\ntls = \"off\"").unwrap());
+        assert!(signs("[device]\nsign_message = true").unwrap());
+        assert!(signs("[device]\nsign_message = \"sometimes\"").is_err());
         let error = load("[device]\ntls = \"on\"", &[]).unwrap_err().to_string();
         assert!(error.contains("device.tls"), "{error}");
     }

@@ -123,7 +123,10 @@ impl Stage {
             let path = directory.path().join(name);
             std::fs::write(&path, bytes).map(|()| path)
         };
-        let mut config = Config::default();
+        let mut config = Config {
+            demo: true,
+            ..Config::default()
+        };
         config.device.listen = ([127, 0, 0, 1], 0).into();
         config.admin.listen = ([127, 0, 0, 1], 0).into();
         config.device.tls = Tls::Off;

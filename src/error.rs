@@ -7,15 +7,18 @@ use actix_web::body::BoxBody;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{ContentType, RETRY_AFTER};
 use actix_web::{HttpResponse, ResponseError};
+use actors::profile_signer::SignerError;
 use actors::scep::ScepError;
 use actors::{Fault, StoreError};
 use schema::catalog::FieldError;
 use schema::checkin::Misread;
 use schema::enrollment::Misbehaved;
+use schema::link::LinkVoid;
 use serde::Serialize;
 use utoipa::{IntoResponses, ToSchema};
 
 use crate::identity::IdentityError;
+use crate::public_url::NoPublicUrl;
 
 /// Why a device's request is not served.
 #[derive(Debug, thiserror::Error)]
@@ -127,6 +130,71 @@ impl ResponseError for DeviceError {
         response
             .content_type(ContentType::plaintext())
             .body(self.to_string())
+    }
+}
+
+/// Why an enrollment link is not served.
+#[derive(Debug, thiserror::Error)]
+pub enum EnrollError {
+    /// Nobody made a link with this secret.
+    #[error("there is no such enrollment link")]
+    Unknown,
+    /// It lets nobody through any more.
+    #[error(transparent)]
+    Void(#[from] LinkVoid),
+    /// The server's URLs or its signer changed since it was made.
+    #[error("the enrollment link was made before the server's URLs changed")]
+    Outdated,
+    /// Devices cannot be told where the server is.
+    #[error(transparent)]
+    NoPublicUrl(#[from] NoPublicUrl),
+    /// The store did not take or give it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The profile cannot be signed.
+    #[error(transparent)]
+    Signer(#[from] SignerError),
+    /// The server is going down.
+    #[error("shutting down")]
+    Stopping,
+}
+
+impl EnrollError {
+    /// The word for it in metrics.
+    #[must_use]
+    pub fn outcome(&self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown_link",
+            Self::Void(void) => void.name(),
+            Self::Outdated => "outdated_link",
+            Self::NoPublicUrl(_) => "no_public_url",
+            Self::Store(_) => "store",
+            Self::Signer(_) => "signer",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
+impl ResponseError for EnrollError {
+    fn status_code(&self) -> StatusCode {
+        match self {
+            Self::Unknown => StatusCode::NOT_FOUND,
+            Self::Void(_) | Self::Outdated => StatusCode::GONE,
+            _ => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    fn error_response(&self) -> HttpResponse<BoxBody> {
+        let mut response = HttpResponse::build(self.status_code());
+        let words = match self {
+            Self::Unknown => "there is no such enrollment link\n",
+            Self::Void(_) | Self::Outdated => "this enrollment link is no longer valid\n",
+            _ => {
+                response.insert_header((RETRY_AFTER, retry_after().to_string()));
+                "no device can be enrolled now\n"
+            }
+        };
+        response.content_type(ContentType::plaintext()).body(words)
     }
 }
 
@@ -293,6 +361,7 @@ impl From<StoreError> for Problem {
             StoreError::Guard { .. } => Self::conflict("guard_threshold", detail),
             StoreError::TooManyOpen(_) => Self::conflict("too_many_open", detail),
             StoreError::BoundElsewhere(_) => Self::conflict("bound_elsewhere", detail),
+            StoreError::LinkExists(_) => Self::conflict("link_exists", detail),
             _ => {
                 tracing::error!(error = detail, "the store failed a request");
                 Self::unavailable("the store cannot take or give this now")
@@ -311,6 +380,25 @@ impl From<Fault> for Problem {
             Fault::Overloaded | Fault::Panicked(_) | Fault::Stopping => {
                 Self::unavailable(fault.to_string())
             }
+        }
+    }
+}
+
+impl From<NoPublicUrl> for Problem {
+    fn from(why: NoPublicUrl) -> Self {
+        Self::conflict("no_public_url", why.to_string())
+    }
+}
+
+impl From<EnrollError> for Problem {
+    fn from(error: EnrollError) -> Self {
+        let detail = error.to_string();
+        match error {
+            EnrollError::Unknown => Self::not_found(detail),
+            EnrollError::Void(_) | EnrollError::Outdated => Self::conflict("link_void", detail),
+            EnrollError::NoPublicUrl(why) => why.into(),
+            EnrollError::Store(error) => error.into(),
+            EnrollError::Signer(_) | EnrollError::Stopping => Self::unavailable(detail),
         }
     }
 }

@@ -30,9 +30,10 @@ use tokio::sync::{Notify, oneshot};
 use crate::app::App;
 use crate::auth::{Scope, new_token, token_record};
 use crate::config::Config;
+use crate::enroll::Enroller;
 use crate::identity::IdentityVerifier;
 use crate::metrics::Metrics;
-use crate::{api, compat, mdm, scep, tls};
+use crate::{api, compat, enroll, mdm, public_url, scep, tls};
 
 /// A server that runs.
 #[derive(Debug)]
@@ -57,15 +58,19 @@ pub struct Running {
 ///
 /// # Errors
 /// Whatever keeps it from starting, in words for the person at the terminal.
-pub async fn serve(config: Config, clock: Clock) -> anyhow::Result<Running> {
+pub async fn serve(mut config: Config, clock: Clock) -> anyhow::Result<Running> {
     let device = bind(config.device.listen, "device.listen")?;
     let admin = bind(config.admin.listen, "admin.listen")?;
     let store = open_store(&config, &clock)?;
+    public_url::keep(&config, &store).await?;
     let supervising = Arbiter::new();
     let expiries = Expiries::default();
     let (verifier, ca) = verifier(&config, &expiries)?;
     let device_tls = tls::device(&config, &clock, verifier.authority_names())
         .context("TLS of the device listener")?;
+    if config.demo && config.device.public_url.is_empty() {
+        config.device.public_url = public_url::of_demo(device_tls.is_some(), device.local_addr()?);
+    }
     let admin_tls = tls::admin(&config.admin).context("TLS of the admin listener")?;
     let made = Made {
         verifier,
@@ -198,6 +203,12 @@ fn assemble(
     made: Made,
     supervising: &Arbiter,
 ) -> anyhow::Result<App> {
+    let enroller = Enroller::new(
+        &config.store.path,
+        &made.ca.certificate_pem,
+        made.tls_root_pem.as_deref(),
+        &store,
+    )?;
     let scep = Scep::open(
         &config.store.path,
         made.ca,
@@ -208,6 +219,7 @@ fn assemble(
     let house = House {
         store: store.clone(),
         clock: clock.clone(),
+        reenroll: config.device.reenroll.into(),
     };
     let registry = Registry::new(house)?;
     let push_figures = Arc::new(PushFigures::default());
@@ -237,6 +249,7 @@ fn assemble(
         verifier: made.verifier,
         tls_root_pem: made.tls_root_pem,
         scep,
+        enroller,
         admission,
     })
 }
@@ -303,6 +316,7 @@ fn device_server(
         WebApp::new()
             .app_data(app.clone())
             .configure(scep::routes)
+            .configure(enroll::routes)
             .configure(move |service| {
                 mdm::routes(service, &config.checkin_path, &config.connect_path);
             })

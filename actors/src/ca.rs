@@ -149,7 +149,8 @@ fn make(valid_days: u32) -> Result<(Vec<u8>, Vec<u8>), ErrorStack> {
     Ok((builder.build().to_pem()?, key.private_key_to_pem_pkcs8()?))
 }
 
-fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// Writes a file that only we may read, and that must not be there yet.
+pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)

@@ -16,7 +16,7 @@ use actix::prelude::*;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared};
-use schema::enrollment::{Claim, Enrollment};
+use schema::enrollment::{Claim, Enrollment, Reenroll};
 use schema::queue::Skip;
 use schema::{ChannelNo, CommandUuid, EnrollId, Leaf, Seq, UnixMillis};
 use smallvec::SmallVec;
@@ -35,6 +35,8 @@ pub struct House {
     pub store: Store,
     /// The clock.
     pub clock: Clock,
+    /// Who may come back while they still count as enrolled.
+    pub reenroll: Reenroll,
 }
 
 /// An identity that proved itself at the door.

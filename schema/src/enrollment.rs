@@ -129,10 +129,33 @@ pub struct Claim {
     pub leaf: Leaf,
     /// Issued by our own device CA, not by a further trusted one.
     pub ours: bool,
-    /// The enrollment our CA issued it for, when it did.
+    /// The device our CA issued it for, when it did: its id, or its serial number.
     pub issued_for: Option<EnrollId>,
     /// Another enrollment is bound to it.
     pub bound_elsewhere: bool,
+}
+
+impl Claim {
+    /// Whether our CA issued it for this very device.
+    fn names(&self, id: &EnrollId, facts: &Facts) -> bool {
+        let named = self.issued_for.as_ref();
+        named.is_some_and(|named| named == id || named.as_str() == facts.serial_number)
+    }
+
+    /// Whether our CA issued it for a certain device, and not for this one.
+    fn names_another(&self, id: &EnrollId, facts: &Facts) -> bool {
+        self.issued_for.is_some() && !self.names(id, facts)
+    }
+}
+
+/// What a device needs that still counts as enrolled and comes under a new identity.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reenroll {
+    /// A link that names it, or an admin's leave.
+    #[default]
+    Approve,
+    /// Any valid link, which is any identity of our own CA.
+    AnyLink,
 }
 
 /// How an identity stands to an enrollment.
@@ -221,6 +244,9 @@ pub enum Misbehaved {
     /// The identity is bound to another enrollment.
     #[error("the identity certificate is bound to another enrollment than {0}")]
     BoundElsewhere(EnrollId),
+    /// The identity was issued for a certain device, which is another.
+    #[error("the identity certificate was issued for another device than {0}")]
+    IssuedForAnother(EnrollId),
     /// A device that counts as enrolled came under a new identity.
     #[error("enrollment {0} counts as enrolled; an admin must allow it to enroll again")]
     StillEnrolled(EnrollId),
@@ -246,6 +272,9 @@ impl Enrollment {
         };
         if claim.bound_elsewhere {
             return Err(Misbehaved::BoundElsewhere(checkin.sender.device.clone()));
+        }
+        if claim.names_another(&checkin.sender.device, facts) {
+            return Err(Misbehaved::IssuedForAnother(checkin.sender.device.clone()));
         }
         let enrollment = Self {
             channel: Channel::new(no, &checkin.sender),
@@ -273,7 +302,7 @@ impl Enrollment {
     pub fn voice(&self, claim: &Claim) -> Voice {
         if self.bound == Some(claim.leaf) {
             Voice::Bound
-        } else if self.bound.is_some() && claim.issued_for.as_ref() == Some(&self.channel.id) {
+        } else if self.bound.is_some() && claim.names(&self.channel.id, &self.facts) {
             Voice::Renewed
         } else if self.pending.as_ref().is_some_and(|p| p.leaf == claim.leaf) {
             Voice::Pending
@@ -290,6 +319,7 @@ impl Enrollment {
         self,
         checkin: &CheckIn,
         claim: &Claim,
+        reenroll: Reenroll,
         now: UnixMillis,
         fresh: impl FnOnce() -> ChannelNo,
     ) -> Result<Change, Misbehaved> {
@@ -298,7 +328,7 @@ impl Enrollment {
             return Err(Misbehaved::BoundElsewhere(id()));
         }
         if let Message::Authenticate { topic, facts } = &checkin.message {
-            return self.authenticate(topic, facts, claim);
+            return self.authenticate(topic, facts, claim, reenroll);
         }
         let voice = self.voice(claim);
         if voice == Voice::Stranger {
@@ -363,10 +393,16 @@ impl Enrollment {
         topic: &Topic,
         facts: &Facts,
         claim: &Claim,
+        reenroll: Reenroll,
     ) -> Result<Change, Misbehaved> {
-        let renewal = self.voice(claim) == Voice::Renewed;
-        if !renewal && !self.may_enroll_again(claim) {
+        // One that checked out has nothing to renew: it enrolls again.
+        let renewal =
+            self.voice(claim) == Voice::Renewed && self.channel.state != ChannelState::CheckedOut;
+        if !renewal && !self.may_enroll_again(claim, reenroll) {
             return Err(Misbehaved::StillEnrolled(self.channel.id));
+        }
+        if self.bound != Some(claim.leaf) && claim.names_another(&self.channel.id, facts) {
+            return Err(Misbehaved::IssuedForAnother(self.channel.id));
         }
         self.pending = Some(Pending {
             leaf: claim.leaf,
@@ -378,13 +414,15 @@ impl Enrollment {
     }
 
     /// A certificate of another CA may open an enrollment but never take one over.
-    fn may_enroll_again(&self, claim: &Claim) -> bool {
+    fn may_enroll_again(&self, claim: &Claim, reenroll: Reenroll) -> bool {
         match self.voice(claim) {
             Voice::Bound | Voice::Renewed | Voice::Pending => true,
             Voice::Stranger => {
                 self.bound.is_none()
                     || self.allow_reenroll
-                    || (claim.ours && self.channel.state == ChannelState::CheckedOut)
+                    || (claim.ours
+                        && (reenroll == Reenroll::AnyLink
+                            || self.channel.state == ChannelState::CheckedOut))
             }
         }
     }
@@ -601,7 +639,7 @@ mod tests {
     fn says(enrollment: &Enrollment, who: &Claim, checkin: &CheckIn) -> Result<Change, Misbehaved> {
         enrollment
             .clone()
-            .apply(checkin, who, NOW, || ChannelNo(99))
+            .apply(checkin, who, Reenroll::Approve, NOW, || ChannelNo(99))
     }
 
     fn enrolled(by: u8) -> Enrollment {
@@ -698,6 +736,62 @@ mod tests {
             .unwrap()
             .enrollment;
         let back = says(&back, &ours(2), &from_device(token_update(1))).unwrap();
+        assert_eq!(back.epoch, Epoch::Begins);
+    }
+
+    #[test]
+    fn where_any_link_will_do_our_ca_suffices_and_another_does_not() {
+        let authenticate = from_device(authenticate());
+        let says = |who: &Claim| {
+            let device = enrolled(1);
+            device.apply(&authenticate, who, Reenroll::AnyLink, NOW, || ChannelNo(99))
+        };
+        assert!(says(&claim(2)).is_err());
+        let pending = says(&ours(2)).unwrap().enrollment;
+        assert_eq!(pending.voice(&claim(1)), Voice::Bound);
+        let token_update = from_device(token_update(1));
+        let back = pending
+            .apply(&token_update, &ours(2), Reenroll::Approve, NOW, || {
+                ChannelNo(99)
+            })
+            .unwrap();
+        assert_eq!(back.epoch, Epoch::Begins);
+        assert_eq!(back.bind, Some(Leaf([2; 32])));
+    }
+
+    #[test]
+    fn an_identity_issued_for_one_device_opens_no_other() {
+        let named = |text: &str| Claim {
+            issued_for: Some(EnrollId::device(text).unwrap()),
+            ..ours(1)
+        };
+        let says = from_device(Message::Authenticate {
+            topic: Topic("com.apple.mgmt.x".into()),
+            facts: Facts {
+                serial_number: "SERIAL".into(),
+                ..Facts::default()
+            },
+        });
+        for (text, opens) in [
+            ("D", true),
+            ("SERIAL", true),
+            ("E", false),
+            ("serial", false),
+        ] {
+            let opened = Enrollment::open(&says, &named(text), ChannelNo(1));
+            assert_eq!(opened.is_ok(), opens, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_link_that_names_a_checked_out_device_enrolls_it_anew() {
+        let gone = says(&enrolled(1), &claim(1), &from_device(Message::CheckOut))
+            .unwrap()
+            .enrollment;
+        let back = says(&gone, &issued(2), &from_device(authenticate()))
+            .unwrap()
+            .enrollment;
+        let back = says(&back, &issued(2), &from_device(token_update(1))).unwrap();
         assert_eq!(back.epoch, Epoch::Begins);
     }
 

@@ -15,6 +15,8 @@ pub mod der;
 pub mod enrollment;
 pub mod expiry;
 pub mod ids;
+pub mod link;
+pub mod profile;
 pub mod queue;
 pub mod report;
 pub mod scep;

@@ -355,7 +355,11 @@ impl Order {
     }
 }
 
-fn idempotency(
+/// The idempotency key of a request, with the request it came with.
+///
+/// # Errors
+/// 400 for a key that cannot be one.
+pub fn idempotency(
     request: &HttpRequest,
     admin: &Admin,
     body: &[u8],
@@ -376,7 +380,8 @@ fn idempotency(
     }))
 }
 
-fn sha256(bytes: &[u8]) -> [u8; 32] {
+/// SHA-256.
+pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
     let mut hash = [0; 32];
     let digest = digest(&SHA256, bytes);
     hash.iter_mut()

@@ -311,23 +311,31 @@ impl DeviceChange {
             Some(name) if name.len() <= 255 => Some(name),
             Some(_) => return Err(Problem::field("/name", "is longer than 255 bytes")),
         };
-        let mut tags = self.tags.unwrap_or(before.tags);
-        let bad = tags.iter().position(|tag| {
-            tag.is_empty() || tag.len() > 64 || tag.chars().any(|c| c.is_control() || c == ',')
-        });
-        if let Some(at) = bad {
-            let why = "must be 1 to 64 bytes without commas or control characters";
-            return Err(Problem::field(format!("/tags/{at}"), why));
-        }
-        tags.sort();
-        tags.dedup();
-        if tags.len() > 100 {
-            return Err(Problem::field("/tags", "are more than 100"));
-        }
+        let tags = checked_tags(self.tags.unwrap_or(before.tags))?;
         let notes = self.notes.unwrap_or(before.notes);
         if notes.len() > 10_000 {
             return Err(Problem::field("/notes", "are longer than 10000 bytes"));
         }
         Ok(Annotation { name, tags, notes })
     }
+}
+
+/// Tags as they are kept: sorted, without repeats.
+///
+/// # Errors
+/// 422 for a tag that cannot be one, or too many.
+pub fn checked_tags(mut tags: Vec<String>) -> Result<Vec<String>, Problem> {
+    let bad = tags.iter().position(|tag| {
+        tag.is_empty() || tag.len() > 64 || tag.chars().any(|c| c.is_control() || c == ',')
+    });
+    if let Some(at) = bad {
+        let why = "must be 1 to 64 bytes without commas or control characters";
+        return Err(Problem::field(format!("/tags/{at}"), why));
+    }
+    tags.sort();
+    tags.dedup();
+    if tags.len() > 100 {
+        return Err(Problem::field("/tags", "are more than 100"));
+    }
+    Ok(tags)
 }

@@ -4,7 +4,7 @@ use actix_web::HttpResponse;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use super::{catalog, commands, devices, push_certificates, results, system};
+use super::{catalog, commands, devices, enrollment_links, push_certificates, results, system};
 
 /// The document.
 #[derive(OpenApi)]
@@ -15,6 +15,8 @@ use super::{catalog, commands, devices, push_certificates, results, system};
         devices::cancel_all, devices::wake, devices::allow_reenroll, devices::lift_quarantine,
         results::show, commands::create, commands::show, commands::cancel,
         push_certificates::list, push_certificates::put, push_certificates::csr, catalog::list,
+        enrollment_links::create, enrollment_links::list, enrollment_links::show,
+        enrollment_links::revoke, enrollment_links::profile,
         system::healthz, system::readyz, system::metrics, system::version,
     ),
     security(("token" = [])),

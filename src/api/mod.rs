@@ -5,6 +5,7 @@ pub mod commands;
 pub mod device_items;
 pub mod devices;
 pub mod docs;
+pub mod enrollment_links;
 pub mod filter;
 pub mod paging;
 pub mod push_certificates;
@@ -73,6 +74,23 @@ pub fn routes(config: &mut web::ServiceConfig) {
                 .route(
                     "/push-certificates/csr",
                     web::post().to(push_certificates::csr),
+                )
+                .route(
+                    "/enrollment-links",
+                    web::post().to(enrollment_links::create),
+                )
+                .route("/enrollment-links", web::get().to(enrollment_links::list))
+                .route(
+                    "/enrollment-links/{id}",
+                    web::get().to(enrollment_links::show),
+                )
+                .route(
+                    "/enrollment-links/{id}",
+                    web::delete().to(enrollment_links::revoke),
+                )
+                .route(
+                    "/enrollment-links/{id}/profile",
+                    web::get().to(enrollment_links::profile),
                 )
                 .route("/catalog", web::get().to(catalog::list))
                 .default_service(web::to(unknown)),

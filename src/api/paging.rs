@@ -67,5 +67,7 @@ pub fn cursor(kind: u8, number: u64) -> String {
 
 /// Cursors of device lists.
 pub const DEVICES: u8 = b'd';
+/// Cursors of enrollment links.
+pub const LINKS: u8 = b'l';
 /// Cursors of a device's commands.
 pub const COMMANDS: u8 = b'c';

@@ -12,6 +12,7 @@ use openssl::x509::X509;
 use super::output::{facts, plain};
 use crate::config::{AdminTls, Config, Tls};
 use crate::identity::IdentityVerifier;
+use crate::public_url::{NoPublicUrl, PublicUrl};
 use crate::tls;
 
 /// Checks the configuration and says what is wrong, all of it.
@@ -78,6 +79,13 @@ pub(super) fn notes(config: &Config) -> Vec<&'static str> {
             "device.public_url is empty: the server certificate is for this machine's own names only",
         ),
         _ => notes.push("device.public_url is empty: the server does not know its own URL"),
+    }
+    match PublicUrl::of(config) {
+        Ok(_) | Err(NoPublicUrl::Unset) => {}
+        Err(_) => notes.push(
+            "device.public_url is no https URL that leads here from elsewhere: no enrollment link \
+             can be made",
+        ),
     }
     if device.tls == Tls::Off && device.trusted_proxies.is_empty() {
         notes.push("device.trusted_proxies is empty: only devices that sign messages are served");

@@ -17,8 +17,9 @@ use crate::config::Config;
 use crate::server::{Running, serve};
 
 /// Runs the server.
-pub(super) fn run(file: Option<&Path>) -> anyhow::Result<()> {
-    let config = Config::load(file).context("configuration")?;
+pub(super) fn run(file: Option<&Path>, force_public_url: bool) -> anyhow::Result<()> {
+    let mut config = Config::load(file).context("configuration")?;
+    config.force_public_url = force_public_url;
     logging::start(&config.log)?;
     actix_web::rt::System::new().block_on(until_the_end(config))
 }

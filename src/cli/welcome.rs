@@ -82,10 +82,6 @@ impl Wants {
         let device = &config.device;
         let mut steps = Vec::new();
         if self.identities {
-            let public = match device.public_url.trim_end_matches('/') {
-                "" => "https://YOUR.HOST",
-                url => url,
-            };
             match device.tls {
                 Tls::Auto if device.public_url.is_empty() => steps.push(
                     "Set device.public_url to the https URL under which devices reach this server:\n\
@@ -95,24 +91,11 @@ impl Wants {
                 Tls::Off if device.trusted_proxies.is_empty() => steps.push(format!(
                     "Put a TLS proxy in front of {}: device.tls is \"off\".\n\
                      To have it pass client certificates on, set device.trusted_proxies and\n\
-                     device.client_cert_header; else let the profile set SignMessage to true.",
+                     device.client_cert_header; else profiles tell devices to sign their messages.",
                     device.listen
                 )),
                 _ => {}
             }
-            if device.tls == Tls::Auto {
-                let root = config.store.path.join("tls-root.pem");
-                steps.push(format!(
-                    "Have devices trust {}: the server certificate chains to it.",
-                    root.display()
-                ));
-            }
-            steps.push(format!(
-                "Bring devices: this version issues no identities. Name the CA that issues them in\n\
-                 device.extra_ca_files, and install an MDM profile with\n\
-                 ServerURL {public}{} and CheckInURL {public}{}.",
-                device.connect_path, device.checkin_path
-            ));
         }
         if self.push_certificate {
             steps.push(
@@ -121,6 +104,19 @@ impl Wants {
                  or begin the way to one: reveille push-cert csr"
                     .to_owned(),
             );
+        }
+        if self.identities {
+            let public = match device.public_url.trim_end_matches('/') {
+                "" => "https://YOUR.HOST",
+                url => url,
+            };
+            steps.push(format!(
+                "Make a link, and open it on the device that is to be managed:\n\
+                 reveille enroll-link create\n\
+                 The profile behind it has ServerURL {public}{}\n\
+                 and CheckInURL {public}{}.",
+                device.connect_path, device.checkin_path
+            ));
         }
         if self.example {
             let file = token_file(config);
@@ -159,7 +155,7 @@ mod tests {
         };
         let mut config = Config::default();
         for (tls, count, word) in [
-            (Tls::Auto, 3, "public_url"),
+            (Tls::Auto, 2, "public_url"),
             (Tls::Files, 1, "ServerURL"),
             (Tls::Off, 2, "proxy"),
         ] {
@@ -180,11 +176,7 @@ mod tests {
             example: true,
         };
         let steps = wants.steps(&config, "http://127.0.0.1:9000");
-        assert_eq!(
-            steps.len(),
-            4,
-            "trust, identities, push certificate, example"
-        );
+        assert_eq!(steps.len(), 3, "push certificate, link, example");
         let all = steps.join("\n");
         assert!(
             all.contains("ServerURL https://mdm.example.org/mdm/connect"),

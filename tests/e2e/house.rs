@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use actors::Clock;
+use actors::{Clock, StoreError};
 use reqwest::{Method, RequestBuilder, StatusCode};
 use reveille::config::Tls;
 use reveille::{Config, Running, serve};
@@ -72,7 +72,10 @@ impl House {
             std::fs::write(&path, bytes).unwrap();
             path
         };
-        let mut config = Config::default();
+        let mut config = Config {
+            demo: true,
+            ..Config::default()
+        };
         config.device.listen = ([127, 0, 0, 1], 0).into();
         config.admin.listen = ([127, 0, 0, 1], 0).into();
         config.device.tls = Tls::Off;
@@ -101,40 +104,22 @@ impl House {
 
     /// Stops the server and starts it again on the same data.
     pub(crate) async fn restarted(self) -> Self {
-        let Self {
-            running,
-            apns,
-            ca,
-            clock,
-            token,
-            client,
-            directory,
-            config,
-        } = self;
-        running.stop().await;
-        drop(client);
-        // The last actors let go of the store a moment after their arbiters were told to stop.
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
-        let running = loop {
-            match serve(config.clone(), clock.clone()).await {
-                Ok(running) => break running,
-                Err(error) => assert!(std::time::Instant::now() < deadline, "{error:#}"),
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        };
-        assert!(
-            running.first_token.is_none(),
-            "the second start makes no token"
-        );
-        Self {
-            running,
-            apns,
-            ca,
-            clock,
-            token,
-            client: reqwest::Client::new(),
-            directory,
-            config,
+        match self.stopped().await.start(|_| {}).await {
+            Ok(house) => house,
+            Err((_, error)) => panic!("{error:#}"),
+        }
+    }
+
+    /// Stops the server.
+    pub(crate) async fn stopped(self) -> Stopped {
+        self.running.stop().await;
+        Stopped {
+            apns: self.apns,
+            ca: self.ca,
+            clock: self.clock,
+            token: self.token,
+            directory: self.directory,
+            config: self.config,
         }
     }
 
@@ -266,6 +251,54 @@ impl House {
         let item = items.iter().find(|item| item["command_uuid"] == uuid);
         item.map_or("absent", |item| item["state"].as_str().unwrap())
             .to_owned()
+    }
+}
+
+/// A house whose server is stopped, with its data.
+pub(crate) struct Stopped {
+    apns: FakeApns,
+    ca: DeviceCa,
+    clock: Clock,
+    token: String,
+    directory: tempfile::TempDir,
+    config: Config,
+}
+
+impl Stopped {
+    /// Starts the server again with a changed configuration, or says why it did not.
+    pub(crate) async fn start(
+        mut self,
+        change: impl FnOnce(&mut Config),
+    ) -> Result<House, (Self, anyhow::Error)> {
+        change(&mut self.config);
+        // The last actors let go of the store a moment after their arbiters were told to stop.
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        let running = loop {
+            match serve(self.config.clone(), self.clock.clone()).await {
+                Ok(running) => break running,
+                Err(error) => {
+                    let held = error.downcast_ref() == Some(&StoreError::InUse);
+                    if !held || std::time::Instant::now() > deadline {
+                        return Err((self, error));
+                    }
+                }
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        };
+        assert!(
+            running.first_token.is_none(),
+            "the second start makes no token"
+        );
+        Ok(House {
+            running,
+            apns: self.apns,
+            ca: self.ca,
+            clock: self.clock,
+            token: self.token,
+            client: reqwest::Client::new(),
+            directory: self.directory,
+            config: self.config,
+        })
     }
 }
 

@@ -3,7 +3,8 @@
 use actix::prelude::*;
 use plist::{Dictionary, Value};
 use schema::checkin::{CheckIn, Message as Said};
-use schema::enrollment::{Change, Enrollment, Reply, SecretKind};
+use schema::enrollment::{Change, Claim, Enrollment, Reenroll, Reply, SecretKind, Voice};
+use schema::queue::State;
 use schema::xml;
 
 use super::{AllowReenroll, DeviceActor, Presented, Raw};
@@ -93,7 +94,7 @@ impl DeviceActor {
         let store = self.house.store.clone();
         let hash = body_hash(&said.raw);
         if let Some(enrollment) = &self.enrollment {
-            let known = enrollment.voice(&claim) != schema::enrollment::Voice::Stranger;
+            let known = enrollment.voice(&claim) != Voice::Stranger;
             let changes = changes_something(&said.checkin.message);
             let device = enrollment.channel.no;
             if said.presented.replayable && known && changes && store.body_was_seen(device, hash)? {
@@ -103,7 +104,10 @@ impl DeviceActor {
         }
         let change = match self.enrollment.clone() {
             Some(enrollment) => {
-                enrollment.apply(&said.checkin, &claim, now, || store.fresh_channel())?
+                let reenroll = self.reenroll(&enrollment, &said.checkin, &claim)?;
+                enrollment.apply(&said.checkin, &claim, reenroll, now, || {
+                    store.fresh_channel()
+                })?
             }
             None => Enrollment::open(&said.checkin, &claim, store.fresh_channel())?,
         };
@@ -131,6 +135,33 @@ impl DeviceActor {
             change,
         };
         Ok(Computed::Commit(Box::new(checked_in), answer))
+    }
+
+    /// A device that acknowledged its erasure is gone, whatever its state says: it
+    /// cannot check out any more, and comes back through any link.
+    fn reenroll(
+        &self,
+        enrollment: &Enrollment,
+        checkin: &CheckIn,
+        claim: &Claim,
+    ) -> Result<Reenroll, Fault> {
+        let asks = matches!(checkin.message, Said::Authenticate { .. })
+            && claim.ours
+            && enrollment.voice(claim) == Voice::Stranger;
+        if !asks || self.house.reenroll == Reenroll::AnyLink {
+            return Ok(self.house.reenroll);
+        }
+        let commands = self.house.store.commands_of(enrollment.channel.no)?;
+        let erased = commands.iter().any(|command| {
+            command.seq > enrollment.epoch
+                && command.state == State::Acknowledged
+                && command.command.request_type == "EraseDevice"
+        });
+        Ok(if erased {
+            Reenroll::AnyLink
+        } else {
+            Reenroll::Approve
+        })
     }
 
     fn answer(&self, change: &Change) -> Result<Answer, Fault> {

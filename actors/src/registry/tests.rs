@@ -35,6 +35,7 @@ impl Desk {
         let registry = Registry::new(House {
             store: store.clone(),
             clock,
+            reenroll: schema::enrollment::Reenroll::Approve,
         })
         .unwrap();
         for _ in 0..2 {
@@ -220,6 +221,7 @@ async fn a_panic_is_one_failure_three_are_a_quarantine_and_others_do_not_notice(
     let house = House {
         store: desk.store.clone(),
         clock: Clock::manual(NOW),
+        reenroll: schema::enrollment::Reenroll::Approve,
     };
     let after_restart = Registry::new(house).unwrap();
     assert!(matches!(

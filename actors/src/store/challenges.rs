@@ -12,8 +12,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use redb::{ReadableDatabase as _, ReadableTable, WriteTransaction};
 use schema::enrollment::ChannelState;
+use schema::link::{LinkId, LinkVoid};
 use schema::{ChannelNo, EnrollId, Leaf, UnixMillis};
 
+use super::links::count_link_use;
 use super::tables::{
     CERTIFICATE, CERTIFICATE_DER, CHALLENGE, CHALLENGE_EXPIRY, CHANNEL, CertificateRecord,
     CertificateRow, ChallengeRecord, ChallengeRow, ChannelRow, ISSUED, decode, encode,
@@ -73,6 +75,9 @@ pub enum Refusal {
     /// Another request used it.
     #[error("the challenge was used before")]
     Used,
+    /// The link it was minted for lets nobody through any more.
+    #[error(transparent)]
+    Link(LinkVoid),
     /// The certificate is not the bound identity of an enrollment that goes on.
     #[error("the signer's certificate is not the identity of an enrollment")]
     NotBound,
@@ -200,6 +205,10 @@ impl Store {
             };
             if let Err(refusal) = challenge.check(now) {
                 return Ok(Spent::Refused(refusal));
+            }
+            let through = LinkId(challenge.link.clone());
+            if let Err(void) = count_link_use(transaction, &through, now)? {
+                return Ok(Spent::Refused(Refusal::Link(void)));
             }
             let (issued_for, link) = (challenge.enrollment.clone(), challenge.link.clone());
             if !challenge.shared {

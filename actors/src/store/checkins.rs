@@ -3,11 +3,13 @@
 
 use redb::ReadableTable;
 use schema::enrollment::{Enrollment, Epoch};
+use schema::link::LinkId;
 use schema::queue::State;
 use schema::{ChannelNo, EnrollId, Leaf, Seq};
 
 use super::StoreError;
 use super::batch::Batch;
+use super::links::came_through;
 use super::operations::CheckedIn;
 use super::tables::{
     CERTIFICATE, CHANNEL, CHANNEL_BY_ID, CertificateRecord, CertificateRow, ChannelRow, ENROLLED,
@@ -40,8 +42,15 @@ impl Batch<'_> {
             enrollment.epoch = Seq(self.numbers.seq);
             enrollment.epoch_position = position;
         }
-        if let Some(leaf) = change.bind {
-            self.bind(leaf, device, &checked_in.identity)?;
+        if let Some(leaf) = change.bind
+            && let Some(link) = self.bind(leaf, device, &checked_in.identity)?
+        {
+            enrollment.enrolled_with = match link {
+                Some(link) => came_through(self.transaction, &LinkId(link), device)?,
+                // A certificate renewed without a profile leaves the profile as it was.
+                None if change.epoch == Epoch::Stays => enrollment.enrolled_with,
+                None => None,
+            };
         }
         let mut secrets = self.transaction.open_table(SECRET)?;
         for (kind, sealed) in checked_in.secrets {
@@ -119,14 +128,15 @@ impl Batch<'_> {
         }
     }
 
+    /// Binds an identity; of a new one, says through which link it was issued, if any.
     fn bind(
         &mut self,
         leaf: Leaf,
         device: ChannelNo,
         identity: &super::operations::Identity,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Option<Option<String>>, StoreError> {
         let record = match self.certificate(leaf)? {
-            Some(known) if known.bound_to == Some(device) => return Ok(()),
+            Some(known) if known.bound_to == Some(device) => return Ok(None),
             Some(known) => CertificateRecord {
                 bound_to: Some(device),
                 ..known
@@ -139,12 +149,13 @@ impl Batch<'_> {
                 link: None,
             },
         };
+        let link = record.link.clone();
         let mut table = self.transaction.open_table(CERTIFICATE)?;
         table.insert(
             leaf.0.as_slice(),
             encode(&CertificateRow::V2(record))?.as_slice(),
         )?;
-        Ok(())
+        Ok(Some(link))
     }
 
     fn certificate(&self, leaf: Leaf) -> Result<Option<CertificateRecord>, StoreError> {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use schema::link::LinkId;
 use schema::{CommandUuid, EnrollId};
 
 /// A refusal changes nothing; [`StoreError::Broken`] ends the process.
@@ -60,6 +61,9 @@ pub enum StoreError {
         /// Length of the window.
         minutes: u64,
     },
+    /// An enrollment link with this id is there already.
+    #[error("the enrollment link {0} is there already")]
+    LinkExists(LinkId),
     /// More cohorts are open than we keep.
     #[error("{0} commands to many devices are open, no more are taken")]
     TooManyOpen(usize),

@@ -15,6 +15,7 @@ mod fold;
 mod guard;
 mod history;
 mod inspect;
+mod links;
 mod open;
 mod operations;
 mod pending;

@@ -20,9 +20,9 @@ use super::segments::SegmentWriter;
 use super::tables::{
     ANNOTATION, AUDIT, CERTIFICATE, CERTIFICATE_DER, CHALLENGE, CHALLENGE_EXPIRY, CHANNEL,
     CHANNEL_BY_ID, COHORT_STATE, COMMAND, COMMAND_BY_UUID, COMMAND_COUNT, CommandRow, ENROLLED,
-    EXPIRY, Entry, GUARD, IDEMPOTENCY, ISSUED, JOURNAL, JournalRow, LAST_POSITION, META,
-    PUSH_CERTIFICATE, PUSH_DEAD, PUSH_KEY, PUSHED, QUARANTINE, QUEUE, QueueRow, SCHEMA_VERSION,
-    SECRET, SEEN, SEEN_BODY, SEGMENT, TOKEN, TokenRow, decode, encode,
+    EXPIRY, Entry, GUARD, IDEMPOTENCY, ISSUED, JOURNAL, JournalRow, LAST_POSITION, LINK,
+    LINK_BY_ID, META, PUSH_CERTIFICATE, PUSH_DEAD, PUSH_KEY, PUSHED, QUARANTINE, QUEUE, QueueRow,
+    SCHEMA_VERSION, SECRET, SEEN, SEEN_BODY, SEGMENT, TOKEN, TokenRow, decode, encode,
 };
 use super::tail::{Cohort, Counts, Enrolled, Published, write};
 use super::writer::{Numbers, Writer};
@@ -188,6 +188,8 @@ fn migrate(transaction: &WriteTransaction) -> Result<(), StoreError> {
     transaction.open_table(ISSUED)?;
     transaction.open_table(CHALLENGE)?;
     transaction.open_table(CHALLENGE_EXPIRY)?;
+    transaction.open_table(LINK)?;
+    transaction.open_table(LINK_BY_ID)?;
     transaction.open_table(SECRET)?;
     transaction.open_table(COMMAND)?;
     transaction.open_table(COMMAND_BY_UUID)?;

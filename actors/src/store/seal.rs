@@ -11,6 +11,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::hmac;
 
 use super::StoreError;
 
@@ -20,6 +21,7 @@ pub(super) const KEY_BYTES: usize = 32;
 /// Seals and opens values.
 pub(super) struct Sealer {
     key: LessSafeKey,
+    derive: hmac::Key,
 }
 
 impl std::fmt::Debug for Sealer {
@@ -101,11 +103,22 @@ impl Sealer {
     /// # Errors
     /// [`StoreError::SealingKey`] when it has another length.
     pub(super) fn new(key: &[u8]) -> Result<Self, StoreError> {
-        let key = UnboundKey::new(&AES_256_GCM_SIV, key)
+        let sealing = UnboundKey::new(&AES_256_GCM_SIV, key)
             .map_err(|_| StoreError::SealingKey("it must be 32 bytes".into()))?;
+        let derive = hmac::Key::new(hmac::HMAC_SHA256, key);
+        let derive = hmac::sign(&derive, b"reveille derived secrets");
         Ok(Self {
-            key: LessSafeKey::new(key),
+            key: LessSafeKey::new(sealing),
+            derive: hmac::Key::new(hmac::HMAC_SHA256, derive.as_ref()),
         })
+    }
+
+    /// A secret that follows from what it is for: 32 bytes nobody can guess without the
+    /// sealing key, the same each time.
+    pub(super) fn derive(&self, what_for: &[u8]) -> [u8; 32] {
+        let mut secret = [0; 32];
+        secret.copy_from_slice(hmac::sign(&self.derive, what_for).as_ref());
+        secret
     }
 
     /// Reads the key file; makes one when `create` and there is none. The file and its

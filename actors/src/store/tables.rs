@@ -6,6 +6,7 @@
 
 use redb::TableDefinition;
 use schema::enrollment::Enrollment;
+use schema::link::Link;
 use schema::queue::State;
 use schema::report::{ErrorItem, Status};
 use schema::{ChannelNo, CommandUuid, Seq, UnixMillis};
@@ -17,7 +18,8 @@ use super::segments::Address;
 /// Version of everything on this page.
 pub(super) const SCHEMA_VERSION: u32 = 2;
 
-/// Name -> bytes: `schema`, `seq`, `position`, `channel`, `folded`, `instance`.
+/// Name -> bytes: `schema`, `seq`, `position`, `channel`, `folded`, `instance`,
+/// `public_url`.
 pub(super) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 /// ChannelNo -> [`ChannelRow`].
 pub(super) const CHANNEL: TableDefinition<u32, &[u8]> = TableDefinition::new("channel");
@@ -37,6 +39,10 @@ pub(super) const CHALLENGE: TableDefinition<&[u8], &[u8]> = TableDefinition::new
 /// (minute of expiry, SHA-256 of the challenge): what minting clears away.
 pub(super) const CHALLENGE_EXPIRY: TableDefinition<(u32, &[u8]), ()> =
     TableDefinition::new("challenge_expiry");
+/// Number -> [`LinkRow`], in the order they were made.
+pub(super) const LINK: TableDefinition<u64, &[u8]> = TableDefinition::new("link");
+/// LinkId -> number.
+pub(super) const LINK_BY_ID: TableDefinition<&str, u64> = TableDefinition::new("link_by_id");
 /// (ChannelNo, kind, version) -> sealed; an empty value clears what came before.
 pub(super) const SECRET: TableDefinition<(u32, u8, u64), &[u8]> = TableDefinition::new("secret");
 /// Seq -> [`CommandRow`].
@@ -163,6 +169,13 @@ pub struct ChallengeRecord {
     pub expires: UnixMillis,
     /// The certificate a one-time challenge was spent on.
     pub spent_on: Option<schema::Leaf>,
+}
+
+/// A row of [`LINK`].
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum LinkRow {
+    /// The first version.
+    V1(Link),
 }
 
 /// A row of [`COMMAND`].

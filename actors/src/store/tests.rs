@@ -1,7 +1,7 @@
 //! The store against its promises: effects once, folds invisible, crashes harmless.
 
 use schema::checkin::{CheckIn, Facts, Message, Push, Sender, UserNames};
-use schema::enrollment::{Claim, Enrollment, SecretKind};
+use schema::enrollment::{Claim, Enrollment, Reenroll, SecretKind};
 use schema::queue::State;
 use schema::report::Status;
 use schema::{
@@ -71,6 +71,7 @@ impl Desk {
         let change = pending.apply(
             &says(id, token_update()),
             &claim,
+            Reenroll::Approve,
             self.clock.now(),
             || unreachable!(),
         );
@@ -407,7 +408,13 @@ async fn a_re_enrollment_ends_the_epoch_and_an_identity_serves_one_device() {
         .await
         .unwrap();
     let change = pending
-        .apply(&says("E", token_update()), &claim, NOW, || unreachable!())
+        .apply(
+            &says("E", token_update()),
+            &claim,
+            Reenroll::Approve,
+            NOW,
+            || unreachable!(),
+        )
         .unwrap();
     let refused = desk
         .commit(change, "TokenUpdate", claim.leaf)
@@ -434,7 +441,13 @@ impl Desk {
             (token_update(), "TokenUpdate"),
         ] {
             let change = current
-                .apply(&says(id, message), &claim, NOW, || unreachable!())
+                .apply(
+                    &says(id, message),
+                    &claim,
+                    Reenroll::Approve,
+                    NOW,
+                    || unreachable!(),
+                )
                 .unwrap();
             current = self.commit(change, name, claim.leaf).await.unwrap();
         }

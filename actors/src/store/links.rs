@@ -1,0 +1,392 @@
+//! Enrollment links: made, listed, taken back, and counted when a certificate is issued.
+//!
+//! A link's secret is kept as its hash. The door that serves a link finds it by the
+//! secret; the certificates it led to name it by its id, and a device that enrolls under
+//! such a certificate gets the link's tags.
+
+use redb::{ReadableDatabase as _, ReadableTable, WriteTransaction};
+use schema::ChannelNo;
+use schema::UnixMillis;
+use schema::enrollment::EnrolledWith;
+use schema::link::{Link, LinkId, LinkVoid};
+
+use super::tables::{
+    ANNOTATION, Annotation, AnnotationRow, LINK, LINK_BY_ID, LinkRow, META, decode, encode,
+};
+use super::tail::Published;
+use super::{Store, StoreError};
+
+impl Store {
+    /// Keeps a new link, and the public URL it was made for if it is the first.
+    ///
+    /// # Errors
+    /// [`StoreError::LinkExists`] when its id is taken; else the store's own trouble.
+    pub async fn put_link(&self, link: Link, public_url: &str) -> Result<(), StoreError> {
+        let public_url = public_url.to_owned();
+        self.write(move |transaction| {
+            let mut ids = transaction.open_table(LINK_BY_ID)?;
+            if ids.get(link.id.0.as_str())?.is_some() {
+                return Err(StoreError::LinkExists(link.id));
+            }
+            let mut links = transaction.open_table(LINK)?;
+            let no = links.last()?.map_or(1, |(no, _)| no.value() + 1);
+            ids.insert(link.id.0.as_str(), no)?;
+            links.insert(no, encode(&LinkRow::V1(link))?.as_slice())?;
+            let mut meta = transaction.open_table(META)?;
+            if meta.get(PUBLIC_URL)?.is_none() {
+                meta.insert(PUBLIC_URL, public_url.as_bytes())?;
+            }
+            Ok(Box::new(|_: &Published| {}))
+        })
+        .await
+    }
+
+    /// The link with this id.
+    ///
+    /// # Errors
+    /// [`StoreError::Broken`] when the tables cannot be read.
+    pub fn link(&self, id: &LinkId) -> Result<Option<Link>, StoreError> {
+        let transaction = self.inner.database.begin_read()?;
+        let ids = transaction.open_table(LINK_BY_ID)?;
+        let links = transaction.open_table(LINK)?;
+        Ok(link_in(&ids, &links, id)?.map(|(_, link)| link))
+    }
+
+    /// Links with their numbers, newest first, from before `before` on: at most `most`.
+    ///
+    /// # Errors
+    /// [`StoreError::Broken`] when the tables cannot be read.
+    pub fn links(&self, before: Option<u64>, most: usize) -> Result<Vec<(u64, Link)>, StoreError> {
+        let links = self.inner.database.begin_read()?.open_table(LINK)?;
+        let rows = links.range(..before.unwrap_or(u64::MAX))?.rev();
+        rows.take(most)
+            .map(|row| {
+                let (no, row) = row?;
+                let LinkRow::V1(link) = decode(row.value())?;
+                Ok((no.value(), link))
+            })
+            .collect()
+    }
+
+    /// Takes a link back; challenges minted through it buy nothing from then on.
+    ///
+    /// # Errors
+    /// [`StoreError`]: the store's own trouble.
+    pub async fn revoke_link(&self, id: &LinkId) -> Result<(), StoreError> {
+        let id = id.clone();
+        self.write(move |transaction| {
+            let revoked = |link| Link {
+                revoked: true,
+                ..link
+            };
+            // Taking back is never refused.
+            let _ = change_link(transaction, &id, |link| Ok(revoked(link)))?;
+            Ok(Box::new(|_: &Published| {}))
+        })
+        .await
+    }
+
+    /// The secret of the link that is made under this idempotency key, the same however
+    /// often it is asked for.
+    #[must_use]
+    pub fn link_secret(&self, idempotency_key: &[u8; 32]) -> [u8; 32] {
+        let what_for = [b"enrollment link\0", idempotency_key.as_slice()].concat();
+        self.inner.sealer.derive(&what_for)
+    }
+
+    /// The random UUID this store was made with.
+    ///
+    /// # Errors
+    /// [`StoreError::Broken`] when it cannot be read.
+    pub fn instance(&self) -> Result<[u8; 16], StoreError> {
+        let meta = self.inner.database.begin_read()?.open_table(META)?;
+        let row = meta.get("instance")?;
+        row.and_then(|row| row.value().try_into().ok())
+            .ok_or_else(|| StoreError::broken("the store has no instance id"))
+    }
+
+    /// The public URL profiles were first made for, or last forced to.
+    ///
+    /// # Errors
+    /// [`StoreError::Broken`] when the tables cannot be read.
+    pub fn public_url(&self) -> Result<Option<String>, StoreError> {
+        let meta = self.inner.database.begin_read()?.open_table(META)?;
+        let row = meta.get(PUBLIC_URL)?;
+        Ok(row.map(|row| String::from_utf8_lossy(row.value()).into_owned()))
+    }
+
+    /// Takes another public URL from now on.
+    ///
+    /// # Errors
+    /// [`StoreError`]: the store's own trouble.
+    pub async fn put_public_url(&self, public_url: &str) -> Result<(), StoreError> {
+        let public_url = public_url.to_owned();
+        self.write(move |transaction| {
+            transaction
+                .open_table(META)?
+                .insert(PUBLIC_URL, public_url.as_bytes())?;
+            Ok(Box::new(|_: &Published| {}))
+        })
+        .await
+    }
+}
+
+/// Counts a use of a link inside the transaction that records the certificate; to be
+/// called before that transaction writes anything, for a refusal must change nothing.
+/// A certificate that came by no link of ours is not counted.
+pub(super) fn count_link_use(
+    transaction: &WriteTransaction,
+    id: &LinkId,
+    now: UnixMillis,
+) -> Result<Result<(), LinkVoid>, StoreError> {
+    change_link(transaction, id, |link| link.used(now))
+}
+
+/// What a device enrolled with that came through a link; its tags are put on the device.
+pub(super) fn came_through(
+    transaction: &WriteTransaction,
+    id: &LinkId,
+    device: ChannelNo,
+) -> Result<Option<EnrolledWith>, StoreError> {
+    let ids = transaction.open_table(LINK_BY_ID)?;
+    let links = transaction.open_table(LINK)?;
+    let Some((_, link)) = link_in(&ids, &links, id)? else {
+        return Ok(None);
+    };
+    if !link.tags.is_empty() {
+        let mut annotations = transaction.open_table(ANNOTATION)?;
+        let row = annotations.get(device.0)?;
+        let row = row.map(|row| decode::<AnnotationRow>(row.value()));
+        let mut annotation = row
+            .transpose()?
+            .map_or_else(Annotation::default, |AnnotationRow::V1(before)| before);
+        annotation.tags.extend(link.tags);
+        annotation.tags.sort_unstable();
+        annotation.tags.dedup();
+        let row = encode(&AnnotationRow::V1(annotation))?;
+        annotations.insert(device.0, row.as_slice())?;
+    }
+    Ok(Some(link.offers))
+}
+
+fn change_link(
+    transaction: &WriteTransaction,
+    id: &LinkId,
+    change: impl FnOnce(Link) -> Result<Link, LinkVoid>,
+) -> Result<Result<(), LinkVoid>, StoreError> {
+    let ids = transaction.open_table(LINK_BY_ID)?;
+    let mut links = transaction.open_table(LINK)?;
+    let Some((no, link)) = link_in(&ids, &links, id)? else {
+        return Ok(Ok(()));
+    };
+    Ok(match change(link) {
+        Ok(link) => {
+            links.insert(no, encode(&LinkRow::V1(link))?.as_slice())?;
+            Ok(())
+        }
+        Err(void) => Err(void),
+    })
+}
+
+fn link_in(
+    ids: &impl ReadableTable<&'static str, u64>,
+    links: &impl ReadableTable<u64, &'static [u8]>,
+    id: &LinkId,
+) -> Result<Option<(u64, Link)>, StoreError> {
+    let Some(no) = ids.get(id.0.as_str())?.map(|no| no.value()) else {
+        return Ok(None);
+    };
+    let row = links.get(no)?.map(|row| decode::<LinkRow>(row.value()));
+    Ok(row.transpose()?.map(|LinkRow::V1(link)| (no, link)))
+}
+
+/// Name in `meta`.
+const PUBLIC_URL: &str = "public_url";
+
+#[cfg(test)]
+mod tests {
+    use schema::access::AccessRights;
+    use schema::checkin::{CheckIn, Facts, Message, Push, Sender, UserNames};
+    use schema::enrollment::{Claim, Enrollment, Reenroll};
+    use schema::{ChannelKind, EnrollId, Leaf, PushMagic, PushToken, Topic};
+
+    use super::*;
+    use crate::Clock;
+    use crate::store::{
+        CheckedIn, Identity, IssuedCertificate, NewChallenge, Packed, Refusal, Spent, StoreOptions,
+    };
+
+    const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
+
+    fn desk() -> (Store, Clock, tempfile::TempDir) {
+        let directory = tempfile::tempdir().unwrap();
+        let clock = Clock::manual(NOW);
+        let mut options = StoreOptions::new(directory.path());
+        options.reserve_bytes = 0;
+        let store = Store::open(options, clock.clone()).unwrap();
+        (store, clock, directory)
+    }
+
+    fn link(id: &str) -> Link {
+        Link {
+            id: LinkId(id.into()),
+            secret: [1; 32],
+            request: [0; 32],
+            created: NOW,
+            expires: NOW.plus_seconds(3600),
+            max_uses: 1,
+            uses: 0,
+            tags: vec!["loan".into()],
+            device: None,
+            topic: Topic("com.apple.mgmt.x".into()),
+            shared: true,
+            managed_apple_id: None,
+            offers: EnrolledWith {
+                server_url: "https://mdm.example.org/mdm/connect".into(),
+                check_in_url: "https://mdm.example.org/mdm/checkin".into(),
+                profile_identifier: "p".into(),
+                rights: Some(AccessRights::ALL),
+                capabilities: Vec::new(),
+                signer: None,
+            },
+            revoked: false,
+            principal: "anne".into(),
+        }
+    }
+
+    async fn challenge(store: &Store, id: &str) -> [u8; 32] {
+        let challenge = NewChallenge {
+            link: id.into(),
+            shared: true,
+            enrollment: None,
+            expires: NOW.plus_seconds(3600),
+        };
+        let secret = store.mint_challenge(challenge).await.unwrap();
+        Store::challenge_hash(secret.as_bytes())
+    }
+
+    fn certificate(n: u8) -> IssuedCertificate {
+        IssuedCertificate {
+            request: [n; 32],
+            leaf: Leaf([n; 32]),
+            der: vec![n; 4],
+            not_after: 2_000_000_000,
+            serial: "AB".into(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_use_counts_when_a_certificate_is_issued_and_a_resend_is_none() {
+        let (store, _, _directory) = desk();
+        store.put_link(link("a"), "https://a").await.unwrap();
+        let hash = challenge(&store, "a").await;
+        let id = LinkId("a".into());
+        assert_eq!(store.link(&id).unwrap().unwrap().uses, 0);
+        let spent = store.spend_challenge(hash, certificate(1)).await;
+        assert_eq!(spent, Ok(Spent::Issued));
+        let resend = store.spend_challenge(hash, certificate(1)).await;
+        assert_eq!(resend, Ok(Spent::AlreadyIssued(vec![1; 4])));
+        assert_eq!(store.link(&id).unwrap().unwrap().uses, 1);
+        let second = store.spend_challenge(hash, certificate(2)).await;
+        let void = Refusal::Link(LinkVoid::UsedUp);
+        assert_eq!(second, Ok(Spent::Refused(void)));
+        assert_eq!(store.certificate(Leaf([2; 32])), Ok(None));
+    }
+
+    #[tokio::test]
+    async fn a_challenge_of_a_revoked_link_buys_nothing() {
+        let (store, _, _directory) = desk();
+        store.put_link(link("a"), "https://a").await.unwrap();
+        let hash = challenge(&store, "a").await;
+        store.revoke_link(&LinkId("a".into())).await.unwrap();
+        let spent = store.spend_challenge(hash, certificate(1)).await;
+        let void = Refusal::Link(LinkVoid::Revoked);
+        assert_eq!(spent, Ok(Spent::Refused(void)));
+    }
+
+    #[tokio::test]
+    async fn links_are_listed_newest_first_and_the_first_fixes_the_public_url() {
+        let (store, _, _directory) = desk();
+        assert_eq!(store.public_url(), Ok(None));
+        store.put_link(link("a"), "https://a").await.unwrap();
+        store.put_link(link("b"), "https://b").await.unwrap();
+        let again = store.put_link(link("b"), "https://b").await;
+        assert_eq!(again, Err(StoreError::LinkExists(LinkId("b".into()))));
+        let ids = |before, most| -> Vec<_> {
+            let links = store.links(before, most).unwrap();
+            links
+                .into_iter()
+                .map(|(no, link)| (no, link.id.0))
+                .collect()
+        };
+        assert_eq!(ids(None, 9), [(2, "b".to_owned()), (1, "a".to_owned())]);
+        assert_eq!(ids(Some(2), 9), [(1, "a".to_owned())]);
+        assert_eq!(ids(None, 1).len(), 1);
+        assert_eq!(store.public_url(), Ok(Some("https://a".into())));
+        store.put_public_url("https://c").await.unwrap();
+        assert_eq!(store.public_url(), Ok(Some("https://c".into())));
+    }
+
+    #[tokio::test]
+    async fn a_device_that_came_through_a_link_has_its_tags_and_its_terms() {
+        let (store, _, _directory) = desk();
+        store.put_link(link("a"), "https://a").await.unwrap();
+        let hash = challenge(&store, "a").await;
+        store.spend_challenge(hash, certificate(1)).await.unwrap();
+        let leaf = Leaf([1; 32]);
+        let claim = Claim {
+            leaf,
+            ours: true,
+            issued_for: None,
+            bound_elsewhere: false,
+        };
+        let id = EnrollId::device("D").unwrap();
+        let topic = Topic("com.apple.mgmt.x".into());
+        let says = |message| CheckIn {
+            sender: Sender {
+                device: id.clone(),
+                channel: id.clone(),
+                kind: ChannelKind::Device,
+            },
+            message,
+        };
+        let commit = async |change, message| {
+            let checked_in = CheckedIn {
+                change,
+                channel: ChannelNo(0),
+                message,
+                body: store.seal_body(ChannelNo(0), &Packed::of(b"x")).unwrap(),
+                body_hash: None,
+                identity: Identity {
+                    leaf,
+                    not_after: 0,
+                    serial: String::new(),
+                },
+                secrets: Vec::new(),
+            };
+            store.check_in(checked_in).await.unwrap()
+        };
+        let authenticate = says(Message::Authenticate {
+            topic: topic.clone(),
+            facts: Facts::default(),
+        });
+        let opened = Enrollment::open(&authenticate, &claim, store.fresh_channel()).unwrap();
+        let pending = commit(opened, "Authenticate").await;
+        let token_update = says(Message::TokenUpdate {
+            push: Push {
+                topic,
+                token: PushToken(vec![1]),
+                magic: PushMagic("m".into()),
+            },
+            unlock_token: None,
+            awaiting_configuration: false,
+            user: UserNames::default(),
+        });
+        let policy = Reenroll::Approve;
+        let change = pending.apply(&token_update, &claim, policy, NOW, || ChannelNo(9));
+        let enrolled = commit(change.unwrap(), "TokenUpdate").await;
+        assert_eq!(enrolled.enrolled_with, Some(link("a").offers));
+        let annotation = store.annotation(enrolled.channel.no).unwrap();
+        assert_eq!(annotation.tags, ["loan"]);
+    }
+}

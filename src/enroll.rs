@@ -1,0 +1,319 @@
+//! The enrollment door: a link leads a person to a page, a device to its profile.
+//!
+//! Looking consumes nothing: each profile carries a challenge of its own, and a use is
+//! counted when that buys a certificate. Logs name a link by its id; its secret is in
+//! the URL alone. Who does not know a secret learns nothing here.
+
+mod page;
+
+use std::path::Path;
+
+use actix_web::http::header::{self, HeaderMap};
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, ResponseError as _, web};
+use actors::Store;
+use actors::profile_signer::ProfileSigner;
+use actors::store::NewChallenge;
+use anyhow::Context as _;
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use openssl::hash::MessageDigest;
+use openssl::x509::X509;
+use schema::enrollment::EnrolledWith;
+use schema::link::{Link, LinkId};
+use schema::profile::profile_identifier;
+use schema::profile::{CAPABILITIES, EnrollmentProfile, MdmPayload, Ownership, ScepPayload};
+use schema::{Leaf, access::AccessRights};
+use serde::Deserialize;
+
+use crate::app::App;
+use crate::error::EnrollError;
+use crate::public_url::PublicUrl;
+
+/// Mounts the enrollment door.
+pub fn routes(config: &mut web::ServiceConfig) {
+    config.route("/enroll/{secret}", web::get().to(door));
+}
+
+/// What every enrollment profile of this server has in common.
+#[derive(Debug)]
+pub struct Enroller {
+    signer: ProfileSigner,
+    leaf: Leaf,
+    trust_root: Option<Vec<u8>>,
+    ca_fingerprint: [u8; 20],
+    instance: [u8; 16],
+}
+
+impl Enroller {
+    /// Opens the profile signer of a data directory, making it when there is none.
+    ///
+    /// # Errors
+    /// What keeps profiles from being made, in words for the person at the terminal.
+    pub fn new(
+        directory: &Path,
+        ca_pem: &[u8],
+        tls_root_pem: Option<&[u8]>,
+        store: &Store,
+    ) -> anyhow::Result<Self> {
+        let root = tls_root_pem.map(|pem| X509::from_pem(pem)?.to_der());
+        let signer = ProfileSigner::open(directory)?;
+        let fingerprint = X509::from_pem(ca_pem)?.digest(MessageDigest::sha1())?;
+        let ca_fingerprint = (&*fingerprint).try_into().context("SHA-1 has 20 bytes")?;
+        Ok(Self {
+            leaf: signer.leaf()?,
+            signer,
+            trust_root: root.transpose()?,
+            ca_fingerprint,
+            instance: store.instance()?,
+        })
+    }
+
+    /// What the profiles of a link say, which a renewal must say again.
+    #[must_use]
+    pub fn offers(&self, app: &App, url: &PublicUrl, rights: Option<AccessRights>) -> EnrolledWith {
+        let device = &app.config.device;
+        EnrolledWith {
+            server_url: url.at(&device.connect_path),
+            check_in_url: url.at(&device.checkin_path),
+            profile_identifier: profile_identifier(&self.instance),
+            rights,
+            capabilities: CAPABILITIES.map(str::to_owned).to_vec(),
+            signer: Some(self.leaf),
+        }
+    }
+}
+
+/// The secret of a new link as its URL carries it, the hash it is kept under, and the
+/// handle that follows from that.
+#[must_use]
+pub fn link_secret(random: &[u8; 32]) -> (String, [u8; 32], LinkId) {
+    let secret = URL_SAFE_NO_PAD.encode(random);
+    let hash = hash(&secret);
+    let id = id_of(&hash);
+    (secret, hash, id)
+}
+
+/// The URL of a link.
+#[must_use]
+pub fn link_url(url: &PublicUrl, secret: &str) -> String {
+    url.at(&format!("/enroll/{secret}"))
+}
+
+/// A profile of a link, with a challenge of its own; signed, or the bare plist.
+///
+/// # Errors
+/// [`EnrollError`]: the link is void, or our own trouble.
+pub async fn profile(app: &App, link: &Link, signed: bool) -> Result<Vec<u8>, EnrollError> {
+    let now = app.clock.now();
+    link.open(now)?;
+    let url = PublicUrl::of(&app.config)?;
+    if app.enroller.offers(app, &url, link.offers.rights) != link.offers {
+        return Err(EnrollError::Outdated);
+    }
+    let ttl = app.config.scep.challenge_ttl_minutes.saturating_mul(60);
+    let challenge = NewChallenge {
+        link: link.id.0.clone(),
+        shared: link.shared,
+        enrollment: link.device.clone(),
+        expires: link.challenge_expires(now, ttl),
+    };
+    let challenge = app.store.mint_challenge(challenge).await?;
+    let profile = compose(app, link, &url, challenge)?;
+    tracing::info!(link = %link.id, signed, "an enrollment profile was handed out");
+    if !signed {
+        return Ok(profile);
+    }
+    let signer = app.enroller.signer.clone();
+    let signed = web::block(move || signer.sign(&profile)).await;
+    Ok(signed.map_err(|_| EnrollError::Stopping)??)
+}
+
+fn compose(
+    app: &App,
+    link: &Link,
+    url: &PublicUrl,
+    challenge: String,
+) -> Result<Vec<u8>, EnrollError> {
+    let ownership = match (&link.managed_apple_id, link.offers.rights) {
+        (Some(managed_apple_id), _) => Ownership::User {
+            managed_apple_id: managed_apple_id.clone(),
+        },
+        (None, rights) => Ownership::Device(rights.unwrap_or(AccessRights::ALL)),
+    };
+    let profile = EnrollmentProfile {
+        instance: app.enroller.instance,
+        organization: organization(app, url).to_owned(),
+        trust_root: app.enroller.trust_root.clone(),
+        scep: ScepPayload {
+            url: url.at("/scep"),
+            challenge,
+            ca_fingerprint: app.enroller.ca_fingerprint,
+        },
+        mdm: MdmPayload {
+            topic: link.topic.0.clone(),
+            server_url: link.offers.server_url.clone(),
+            check_in_url: link.offers.check_in_url.clone(),
+            ownership,
+            sign_message: app.config.device.signs(),
+        },
+    };
+    Ok(profile.to_plist())
+}
+
+fn organization<'a>(app: &'a App, url: &'a PublicUrl) -> &'a str {
+    match app.config.device.organization.trim() {
+        "" => url.host(),
+        name => name,
+    }
+}
+
+/// What the query of a link may say; anything else is left alone.
+#[derive(Debug, Deserialize)]
+struct Asked {
+    profile: Option<String>,
+    unsigned: Option<String>,
+}
+
+async fn door(
+    request: HttpRequest,
+    secret: web::Path<String>,
+    asked: web::Query<Asked>,
+    app: web::Data<App>,
+) -> HttpResponse {
+    let is = |flag: &Option<String>| flag.as_deref() == Some("1");
+    let shows = wants_page(request.headers()) && !is(&asked.profile) && !is(&asked.unsigned);
+    let served = if shows {
+        show(&app, &secret)
+    } else {
+        hand_out(&app, &secret, !is(&asked.unsigned)).await
+    };
+    match served {
+        Ok(response) => {
+            app.metrics.device("enroll", "ok");
+            response
+        }
+        Err(error) => {
+            app.metrics.device("enroll", error.outcome());
+            tracing::info!(%error, "an enrollment link was not served");
+            refuse(&error, wants_page(request.headers()))
+        }
+    }
+}
+
+fn show(app: &App, secret: &str) -> Result<HttpResponse, EnrollError> {
+    let link = find(app, secret)?;
+    link.open(app.clock.now())?;
+    let url = PublicUrl::of(&app.config)?;
+    let page = page::Page {
+        organization: organization(app, &url),
+        host: url.host(),
+        link: &link,
+        root: app.enroller.trust_root.is_some(),
+        url: &link_url(&url, secret),
+    };
+    Ok(page::html(&mut HttpResponse::Ok(), page.render()))
+}
+
+async fn hand_out(app: &App, secret: &str, signed: bool) -> Result<HttpResponse, EnrollError> {
+    let link = find(app, secret)?;
+    let profile = profile(app, &link, signed).await?;
+    Ok(file(profile))
+}
+
+/// The profile as a file to be installed.
+#[must_use]
+pub fn file(profile: Vec<u8>) -> HttpResponse {
+    let name = "attachment; filename=\"enroll.mobileconfig\"";
+    private(&mut HttpResponse::Ok())
+        .insert_header((header::CONTENT_DISPOSITION, name))
+        .content_type("application/x-apple-aspen-config")
+        .body(profile)
+}
+
+fn refuse(error: &EnrollError, page: bool) -> HttpResponse {
+    if page {
+        return page::html(
+            &mut HttpResponse::build(error.status_code()),
+            page::closed(error),
+        );
+    }
+    let mut response = error.error_response();
+    private_headers(response.headers_mut());
+    response
+}
+
+fn find(app: &App, secret: &str) -> Result<Link, EnrollError> {
+    let hash = hash(secret);
+    let link = app.store.link(&id_of(&hash))?;
+    link.filter(|link| verify_slices_are_equal(&link.secret, &hash).is_ok())
+        .ok_or(EnrollError::Unknown)
+}
+
+/// A browser says that it reads HTML; a device that installs profiles, and curl, do not.
+fn wants_page(headers: &HeaderMap) -> bool {
+    let accepts = headers.get_all(header::ACCEPT);
+    accepts
+        .filter_map(|accept| accept.to_str().ok())
+        .any(|accept| accept.contains("text/html"))
+}
+
+/// Nobody keeps the answer, and nobody is told where it was asked for.
+fn private(response: &mut HttpResponseBuilder) -> &mut HttpResponseBuilder {
+    for (name, value) in PRIVATE {
+        response.insert_header((name, value));
+    }
+    response
+}
+
+fn private_headers(headers: &mut HeaderMap) {
+    for (name, value) in PRIVATE {
+        headers.insert(name, header::HeaderValue::from_static(value));
+    }
+}
+
+fn hash(secret: &str) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest(&SHA256, secret.as_bytes()).as_ref());
+    hash
+}
+
+fn id_of(hash: &[u8; 32]) -> LinkId {
+    LinkId(URL_SAFE_NO_PAD.encode(hash.get(..9).unwrap_or_default()))
+}
+
+const PRIVATE: [(header::HeaderName, &str); 4] = [
+    (header::CACHE_CONTROL, "no-store"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::X_FRAME_OPTIONS, "DENY"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_is_found_by_its_secret_and_told_by_its_handle() {
+        let (secret, kept, id) = link_secret(&[7; 32]);
+        assert_eq!(secret.len(), 43);
+        assert_eq!((hash(&secret), id_of(&kept)), (kept, id.clone()));
+        assert!(id.0.len() == 12 && !secret.contains(&id.0));
+    }
+
+    #[test]
+    fn a_browser_is_told_from_a_device_by_what_it_reads() {
+        let wants = |accept: Option<&'static str>| {
+            let mut headers = HeaderMap::new();
+            let value = accept.map(header::HeaderValue::from_static);
+            value.map(|value| headers.insert(header::ACCEPT, value));
+            wants_page(&headers)
+        };
+        assert!(wants(Some(
+            "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8"
+        )));
+        assert!(!wants(Some("*/*")));
+        assert!(!wants(None));
+    }
+}
