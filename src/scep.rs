@@ -168,8 +168,10 @@ fn decode(text: &str) -> Option<Vec<u8>> {
     BASE64.decode(plain).ok()
 }
 
+/// RFC 8894, 3.5.2, and SHA-384, which we serve too: strongSwan up to 5.9.8 tests the
+/// wrong bits and takes AES for missing where SHA-384 is.
 const CAPABILITIES: &str =
-    "Renewal\nSHA-1\nSHA-256\nSHA-512\nAES\nDES3\nSCEPStandard\nPOSTPKIOperation\n";
+    "Renewal\nSHA-1\nSHA-256\nSHA-384\nSHA-512\nAES\nDES3\nSCEPStandard\nPOSTPKIOperation\n";
 const MESSAGE_CAP: usize = 64 << 10;
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,

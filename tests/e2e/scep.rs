@@ -720,3 +720,96 @@ async fn the_ra_is_renewed_while_the_server_runs() {
     let reply = request.open(&reply, &renewed.ra).unwrap();
     assert!(matches!(reply, ScepReply::Issued(_)));
 }
+
+/// Runs strongSwan's `pki`; nothing where it is not installed.
+async fn pki(directory: &std::path::Path, arguments: &[&str]) -> Option<Result<(), String>> {
+    let mut command = std::process::Command::new("pki");
+    command.args(arguments).current_dir(directory);
+    // Its server is in this process: it must not be waited for on this thread.
+    let output = actix_web::web::block(move || command.output())
+        .await
+        .unwrap();
+    let Ok(output) = output else {
+        println!("skipped: strongSwan's pki is not installed");
+        return None;
+    };
+    let (out, said) = (&output.stdout, String::from_utf8_lossy(&output.stderr));
+    if !output.status.success() {
+        return Some(Err(said.into_owned()));
+    }
+    if !out.is_empty() {
+        std::fs::write(directory.join("out.der"), out).unwrap();
+    }
+    Some(Ok(()))
+}
+
+#[actix_web::test]
+async fn a_client_that_is_not_ours_enrolls_and_renews() {
+    let desk = Desk::open().await;
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    // It judges dates by the machine's clock, and so must what it is shown.
+    let now = UnixMillis(
+        std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap()
+            .as_millis() as u64,
+    );
+    desk.house.clock.set(now);
+    let url = format!("{}/scep", desk.house.device_url());
+    let file = |name: &str, bytes: &[u8]| std::fs::write(at.join(name), bytes).unwrap();
+    let fetch = [
+        "--scepca", "--url", &url, "--caout", "ca.der", "--raout", "ra.der", "--force",
+    ];
+    let Some(fetched) = pki(at, &fetch).await else {
+        return;
+    };
+    fetched.unwrap();
+    let key = rsa(2048);
+    file("key.der", &key.private_key_to_der().unwrap());
+    let challenge = NewChallenge {
+        link: "link-1".into(),
+        shared: true,
+        enrollment: None,
+        expires: now.plus_seconds(600),
+    };
+    let store = &desk.house.running.app.store;
+    let challenge = store.mint_challenge(challenge).await.unwrap();
+    let common = ["--scep", "--url", &url, "--dn", "C=AQ, CN=penguin"];
+    let trust = [
+        "--cacert-enc",
+        "ra.der",
+        "--cacert-sig",
+        "ra.der",
+        "--cacert",
+        "ca.der",
+    ];
+    for (cipher, digest) in [("aes", "sha256"), ("des3", "sha1"), ("aes", "sha512")] {
+        let own = ["--in", "key.der", "--password", &challenge];
+        let kind = ["--cipher", cipher, "--digest", digest];
+        let arguments = [&common[..], &trust, &own, &kind].concat();
+        pki(at, &arguments).await.unwrap().unwrap();
+        let issued = std::fs::read(at.join("out.der")).unwrap();
+        assert!(desk.is_recorded(&issued), "{cipher} {digest}");
+    }
+    let issued = std::fs::read(at.join("out.der")).unwrap();
+    assert!(!text(&issued).contains("penguin"));
+    file("old.der", &issued);
+    file("old-key.der", &key.private_key_to_der().unwrap());
+    desk.bind(&Identity::new(&issued, key).unwrap(), "PENGUIN")
+        .await;
+
+    file("key.der", &rsa(2048).private_key_to_der().unwrap());
+    let own = [
+        "--in",
+        "key.der",
+        "--cert",
+        "old.der",
+        "--key",
+        "old-key.der",
+    ];
+    let arguments = [&common[..], &trust, &own].concat();
+    pki(at, &arguments).await.unwrap().unwrap();
+    let next = std::fs::read(at.join("out.der")).unwrap();
+    assert!(text(&next).contains("Subject: O=Reveille, CN=PENGUIN\n"));
+}

@@ -30,6 +30,7 @@ pub(crate) struct Ra {
     key: PKey<Private>,
     rsa: Rsa<Private>,
     secret: hmac::Key,
+    not_before: i64,
     not_after: i64,
 }
 
@@ -80,8 +81,10 @@ impl Ra {
         let mut seed = Sha256::new();
         seed.update(b"reveille scep ra");
         seed.update(&key.private_key_to_der()?);
+        let read = Certificate::parse(&certificate_der)?;
         Ok(Self {
-            not_after: Certificate::parse(&certificate_der)?.not_after,
+            not_before: read.not_before,
+            not_after: read.not_after,
             certificate_der,
             rsa: key.rsa()?,
             key,
@@ -89,10 +92,12 @@ impl Ra {
         })
     }
 
-    /// Is it time for a new certificate?
+    /// Is it time for a new certificate? It ends soon, or was made under a clock that
+    /// ran ahead.
     pub(crate) fn is_due(&self, now: UnixMillis) -> bool {
+        let now = i64::try_from(now.seconds()).unwrap_or(i64::MAX);
         let left = i64::from(RENEWED_DAYS_BEFORE) * 86_400;
-        i64::try_from(now.seconds()).unwrap_or(i64::MAX) >= self.not_after.saturating_sub(left)
+        now < self.not_before || now >= self.not_after.saturating_sub(left)
     }
 
     /// A content key of `len` octets (at most 32) out of its RSA envelope.
@@ -215,6 +220,7 @@ mod tests {
         assert_ne!(later.certificate_der, ra.certificate_der);
         assert!(later.key.public_eq(&ra.key));
         assert!(!later.is_due(NOW.plus_seconds(671 * 86_400)));
+        assert!(later.is_due(NOW));
     }
 
     #[test]

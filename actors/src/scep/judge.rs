@@ -198,7 +198,8 @@ fn check_csr(opened: &[u8]) -> Result<(Csr<'_>, Option<PublicKey>), Stop> {
     let key: PKey<Public> = PKey::public_key_from_der(csr.spki).map_err(|_| garbled())?;
     let fits = match csr.signature_key {
         KeyAlgorithm::Rsa => key.id() == Id::RSA && key.bits() <= *SIGNER_BITS.end(),
-        KeyAlgorithm::Ecdsa => key.id() == Id::EC,
+        // A curve by name only: one spelled out could be anything.
+        KeyAlgorithm::Ecdsa => key.id() == Id::EC && csr.key.curve.is_some(),
     };
     if !fits || !verify(&key, csr.signature_digest, csr.signed, csr.signature) {
         return Err(garbled().into());
