@@ -1,6 +1,6 @@
 //! TLS of the listeners: which certificate they show, and what they ask of clients.
 //!
-//! Made by the composition root, one per listener that speaks TLS; a [`Keeper`] renews
+//! Made by the composition root, one per listener that speaks TLS; a keeper renews
 //! or reloads the certificate while the server runs. Knows nothing of HTTP or of
 //! devices: a client's certificate is handed on for the identity verifier to judge.
 

@@ -5,10 +5,12 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use reveille::config::AdminTls;
 use serde_json::Value;
 use sim::Proof;
 
 use crate::house::House;
+use crate::tls::CertificateFiles;
 
 /// Exit code and findings.
 async fn doctor(directory: &Path) -> (i32, Value) {
@@ -102,6 +104,30 @@ async fn a_sound_house_passes_running_and_stopped_and_each_fault_is_found() {
         details(&report, "configuration", "fail")[0].contains("colour"),
         "{report}"
     );
+}
+
+#[actix_web::test]
+async fn a_server_is_asked_over_tls_when_its_admin_listener_speaks_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let files = CertificateFiles::in_(directory.path());
+    files.renew();
+    let house = House::bare(|config| {
+        config.admin.tls = AdminTls::Files;
+        config.admin.cert_file = files.certificate();
+        config.admin.key_file = files.key();
+    })
+    .await;
+    let with_tls = format!(
+        "[admin]\ntls = \"files\"\ncert_file = \"{}\"\nkey_file = \"{}\"\n",
+        files.certificate().display(),
+        files.key().display()
+    );
+    let text = configuration(&house).replacen("[admin]\n", &with_tls, 1);
+    std::fs::write(directory.path().join("doctor.toml"), text).unwrap();
+    let (code, report) = doctor(directory.path()).await;
+    assert_eq!(code, 0, "{report}");
+    let found = details(&report, "server", "ok");
+    assert_eq!(found, ["is running and ready"]);
 }
 
 #[actix_web::test]

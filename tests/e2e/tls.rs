@@ -19,6 +19,7 @@ use rustls::{
     SupportedProtocolVersion, version,
 };
 use schema::UnixMillis;
+use schema::expiry::Purpose;
 use sim::{Channel, Client, DeviceCa, Outcome, Proof};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -230,6 +231,11 @@ async fn new_certificate_files_are_served_without_a_restart() {
     let third = files.renew();
     house.running.reload_certificates();
     until(async || device.leaf().await == third).await;
+
+    let watched = house.running.app.expiries.all().into_iter();
+    let watched = watched.filter(|expiry| expiry.purpose == Purpose::Tls);
+    let names: Vec<_> = watched.map(|expiry| expiry.name).collect();
+    assert_eq!(names, ["admin.tls", "device.tls"], "their ends are watched");
 }
 
 #[actix_web::test]
@@ -289,13 +295,14 @@ impl Drop for Server {
 }
 
 /// An administrator's certificate files, of a CA of his own.
-struct CertificateFiles<'d> {
+/// Certificate files as an administrator brings them, from a root of their own.
+pub(crate) struct CertificateFiles<'d> {
     directory: &'d Path,
     root: TlsRoot,
 }
 
 impl<'d> CertificateFiles<'d> {
-    fn in_(directory: &'d Path) -> Self {
+    pub(crate) fn in_(directory: &'d Path) -> Self {
         let authority = directory.join("authority");
         std::fs::create_dir(&authority).unwrap();
         let root = TlsRoot::open(&authority, now()).unwrap();
@@ -303,7 +310,7 @@ impl<'d> CertificateFiles<'d> {
     }
 
     /// Puts a new pair there; its leaf.
-    fn renew(&self) -> Vec<u8> {
+    pub(crate) fn renew(&self) -> Vec<u8> {
         let _ = std::fs::remove_file(self.directory.join("authority/tls-leaf.pem"));
         let names = [ServerName::try_from("localhost").unwrap()];
         let made = self.root.certificate_for(&names, now()).unwrap();
@@ -321,11 +328,11 @@ impl<'d> CertificateFiles<'d> {
         X509::from_pem(&pem).unwrap().to_der().unwrap()
     }
 
-    fn certificate(&self) -> std::path::PathBuf {
+    pub(crate) fn certificate(&self) -> std::path::PathBuf {
         self.directory.join("leaf.pem")
     }
 
-    fn key(&self) -> std::path::PathBuf {
+    pub(crate) fn key(&self) -> std::path::PathBuf {
         self.directory.join("leaf.key")
     }
 
