@@ -1,11 +1,12 @@
 //! Check-ins: compute, commit, become, reply.
 
 use actix::prelude::*;
+use aws_lc_rs::digest::{self, SHA256};
 use plist::{Dictionary, Value};
 use schema::checkin::{CheckIn, Message as Said};
 use schema::enrollment::{Change, Claim, Enrollment, Reenroll, Reply, SecretKind, Voice};
 use schema::queue::State;
-use schema::xml;
+use schema::{Leaf, xml};
 
 use super::{AllowReenroll, DeviceActor, Presented, Raw};
 use crate::Fault;
@@ -64,7 +65,7 @@ impl Handler<AllowReenroll> for DeviceActor {
             Err(error) => return ready(Err(error.into())),
         };
         let identity = store::Identity {
-            leaf: change.enrollment.bound.unwrap_or(schema::Leaf([0; 32])),
+            leaf: change.enrollment.bound.unwrap_or(Leaf([0; 32])),
             not_after: 0,
             serial: String::new(),
         };
@@ -92,7 +93,7 @@ impl DeviceActor {
         let now = self.house.clock.now();
         let claim = self.claim(&said.presented)?;
         let store = self.house.store.clone();
-        let hash = body_hash(&said.raw);
+        let hash = body_hash(claim.leaf, &said.raw);
         if let Some(enrollment) = &self.enrollment {
             let known = enrollment.voice(&claim) != Voice::Stranger;
             let changes = changes_something(&said.checkin.message);
@@ -234,8 +235,13 @@ fn changes_something(message: &Said) -> bool {
     )
 }
 
-fn body_hash(raw: &[u8]) -> [u8; 16] {
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, raw);
+/// What tells a replay: the same words under the same identity. A device that comes back
+/// under a new one may well say what it said before.
+fn body_hash(leaf: Leaf, raw: &[u8]) -> [u8; 16] {
+    let mut context = digest::Context::new(&SHA256);
+    context.update(&leaf.0);
+    context.update(raw);
+    let digest = context.finish();
     let mut hash = [0; 16];
     hash.iter_mut()
         .zip(digest.as_ref())
