@@ -1,29 +1,19 @@
 //! Coming back: who may enroll again, through which link, and what they find.
 //!
-//! The devices here have identities of the server's own CA, bought with the challenge
-//! of a profile as SCEP would.
+//! The devices here enroll the real way: link, profile, SCEP, signed messages.
 
-use actors::store::{IssuedCertificate, Spent};
-use actors::{Store, StoreError};
+use openssl::hash::MessageDigest;
+use openssl::pkey::PKey;
+use openssl::rsa::Rsa;
+use plist::Value;
 use reqwest::{Method, StatusCode};
-use schema::Leaf;
-use serde_json::{Value, json};
-use sim::{Behaviour, CaKey, Channel, Client, Device, DeviceCa, KeyPool, Proof};
+use serde_json::json;
+use sim::{Behaviour, Channel, Client, Device, Proof, ScepClient, SimError};
 
 use crate::house::{House, id_of};
 
-/// The server's own device CA.
-fn own_ca(house: &House) -> DeviceCa {
-    let copy = tempfile::tempdir().unwrap();
-    for (from, to) in [("ca.pem", "ca.pem"), ("ca.key", "ca-key.pem")] {
-        std::fs::copy(house.data().join(from), copy.path().join(to)).unwrap();
-    }
-    let pool = std::sync::Arc::new(KeyPool::growing(2));
-    DeviceCa::open_or_create(copy.path(), CaKey::Rsa2048, pool).unwrap()
-}
-
 /// A link's id and the path of its URL.
-async fn link(house: &House, terms: &Value) -> (String, String) {
+async fn link(house: &House, terms: &serde_json::Value) -> (String, String) {
     let (status, made) = house.post("/api/v1/enrollment-links", terms).await;
     assert_eq!(status, StatusCode::CREATED, "{made}");
     let path = made["url"].as_str().unwrap();
@@ -31,41 +21,30 @@ async fn link(house: &House, terms: &Value) -> (String, String) {
     (made["id"].as_str().unwrap().to_owned(), path.to_owned())
 }
 
-/// Follows a link and buys the device a new identity with the challenge of its profile.
-async fn identity_through(
-    house: &House,
-    path: &str,
-    device: &mut Device,
-) -> Result<Spent, StoreError> {
-    let path = format!("{path}?unsigned=1");
-    let profile = house.device(Method::GET, &path).send().await.unwrap();
-    assert_eq!(profile.status(), StatusCode::OK);
-    let profile = profile.text().await.unwrap();
-    let challenge = profile.split("<key>Challenge</key>").nth(1).unwrap();
-    let challenge = challenge.split(['<', '>']).nth(2).unwrap();
-    device.identity = own_ca(house).issue(&device.udid).unwrap();
-    let leaf = device.identity.leaf_hash();
-    let certificate = IssuedCertificate {
-        request: leaf,
-        leaf: Leaf(leaf),
-        der: vec![1],
-        not_after: 4_000_000_000,
-        serial: "AB".into(),
-    };
-    let store = &house.running.app.store;
-    let hash = Store::challenge_hash(challenge.as_bytes());
-    store.spend_challenge(hash, certificate).await
-}
-
-/// Follows a link, gets an identity and enrolls.
+/// Follows a link and does what its profile says: SCEP, then the check-in.
 async fn enroll_through(
     house: &House,
     path: &str,
     device: &mut Device,
-) -> Result<Client, sim::SimError> {
-    let spent = identity_through(house, path, device).await;
-    assert_eq!(spent, Ok(Spent::Issued));
-    let mut client = Client::new(std::sync::Arc::new(house.target(Proof::Header)));
+) -> Result<Client, SimError> {
+    let path = format!("{path}?unsigned=1");
+    let profile = house.device(Method::GET, &path).send().await.unwrap();
+    assert_eq!(profile.status(), StatusCode::OK);
+    let profile = schema::xml::parse(&profile.bytes().await.unwrap()).unwrap();
+    let payloads = profile["PayloadContent"].as_array().unwrap().iter();
+    let payload = payloads
+        .filter_map(Value::as_dictionary)
+        .find(|payload| payload["PayloadType"].as_string() == Some("com.apple.security.scep"));
+    let scep = payload.unwrap()["PayloadContent"].as_dictionary().unwrap();
+    let client = ScepClient::new(scep["URL"].as_string().unwrap(), reqwest::Client::new());
+    let authority = client.authority().await.unwrap();
+    let fingerprint = authority.ca.digest(MessageDigest::sha1()).unwrap();
+    assert_eq!(scep["CAFingerprint"].as_data(), Some(&*fingerprint));
+    let key = PKey::from_rsa(Rsa::generate(2048).unwrap()).unwrap();
+    let challenge = scep["Challenge"].as_string().unwrap();
+    device.identity = client.enroll(&authority, &key, challenge).await?;
+    // The profile says SignMessage, for no TLS is ended here.
+    let mut client = Client::new(std::sync::Arc::new(house.target(Proof::Signature)));
     sim::enroll(device, &mut client).await.map(|()| client)
 }
 
