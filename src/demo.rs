@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 
 use actors::Clock;
 use anyhow::{Context as _, ensure};
-use futures_util::{StreamExt as _, stream};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
-use sim::{Answer, Channel, DeviceCa, FakeApns, Fleet, FleetPlan, Proof, Script, Target};
+use sim::{
+    Answer, Channel, Dice, FakeApns, Fleet, FleetPlan, Invitation, KeyPool, Kind, Script, Target,
+};
 
-use crate::config::{Config, Tls};
+use crate::config::Config;
 use crate::server::{Running, serve};
 
 /// What the demo does.
@@ -35,15 +37,15 @@ pub struct DemoOptions {
 /// What kept it from running at all.
 pub async fn run(options: DemoOptions) -> anyhow::Result<bool> {
     ensure!(options.devices > 0, "--devices must be at least 1");
-    let stage = Stage::set(&options).await?;
+    let stage = Stage::set().await?;
     println!(
         "Server       devices {}, admin {}",
         stage.device_url(),
         stage.admin_url()
     );
-    let enrolled_in = stage.enroll().await?;
+    let (fleet, enrolled_in) = stage.enroll(&options).await?;
     let rollout = stage.command_to_all().await?;
-    let wrong = stage.check(&rollout.uuid).await?;
+    let wrong = stage.check(&fleet, &rollout.uuid).await?;
 
     let n = options.devices;
     println!(
@@ -91,6 +93,7 @@ pub async fn run(options: DemoOptions) -> anyhow::Result<bool> {
         println!("Ctrl-C ends it.");
         tokio::signal::ctrl_c().await?;
     }
+    fleet.shutdown();
     stage.end().await;
     Ok(right)
 }
@@ -99,11 +102,9 @@ pub async fn run(options: DemoOptions) -> anyhow::Result<bool> {
 struct Stage {
     running: Running,
     apns: FakeApns,
-    fleet: Fleet,
     client: reqwest::Client,
     token: String,
     directory: tempfile::TempDir,
-    devices: usize,
 }
 
 struct Rollout {
@@ -115,54 +116,30 @@ struct Rollout {
 }
 
 impl Stage {
-    async fn set(options: &DemoOptions) -> anyhow::Result<Self> {
+    async fn set() -> anyhow::Result<Self> {
         let directory = tempfile::tempdir()?;
-        let ca = DeviceCa::new()?;
         let apns = FakeApns::start(Script::default()).await?;
-        let file = |name: &str, bytes: &[u8]| {
-            let path = directory.path().join(name);
-            std::fs::write(&path, bytes).map(|()| path)
-        };
+        let root_file = directory.path().join("apns-root.pem");
+        std::fs::write(&root_file, apns.root_pem())?;
         let mut config = Config {
             demo: true,
             ..Config::default()
         };
         config.device.listen = ([127, 0, 0, 1], 0).into();
         config.admin.listen = ([127, 0, 0, 1], 0).into();
-        config.device.tls = Tls::Off;
-        config.device.extra_ca_files = vec![file("sim-ca.pem", &ca.pem())?];
         config.store.path = directory.path().join("data");
         config.apns.host = "localhost".into();
         config.apns.port = apns.port();
-        config.apns.root_file = file("apns-root.pem", apns.root_pem())?;
+        config.apns.root_file = root_file;
         let running = serve(config, Clock::System).await?;
-
-        let target = Target::new(&format!("http://{}", running.device), Proof::Signature)?;
-        let plan = FleetPlan {
-            devices: options.devices,
-            topic: TOPIC.into(),
-            ..FleetPlan::default()
-        };
-        let fleet = Fleet::new(&ca, target, plan)?;
-        if options.break_one
-            && let Some(push) = fleet.device(0).push_of(Channel::Device)
-        {
-            let token = push.token_hex();
-            apns.rescript(|script| {
-                script.always_for.insert(token, Answer::unregistered(0));
-            });
-        }
-        fleet.attach(&apns);
         let stage = Self {
             token: running
                 .first_token
                 .clone()
                 .context("a fresh store has a first token")?,
             client: reqwest::Client::new(),
-            devices: options.devices,
             running,
             apns,
-            fleet,
             directory,
         };
         let pem = String::from_utf8(sim::push_certificate(TOPIC)?)?;
@@ -171,10 +148,57 @@ impl Stage {
         Ok(stage)
     }
 
-    async fn enroll(&self) -> anyhow::Result<Duration> {
+    /// Every device follows the link, gets its identity by SCEP, and checks in over TLS
+    /// with it.
+    async fn enroll(&self, options: &DemoOptions) -> anyhow::Result<(Fleet, Duration)> {
+        let link = self
+            .client
+            .post(self.api("/enrollment-links"))
+            .json(&json!({}));
+        let link = self.send(link).await?;
+        let link = link["url"].as_str().context("a link has a url")?;
+        let root = self
+            .running
+            .app
+            .tls_root_pem
+            .clone()
+            .context("TLS of our own has a root")?;
+        let invitation = Invitation::new(link, &root)?;
+        let keys = KeyPool::generate(KEYS)?;
+
         let began = Instant::now();
-        self.fleet.enroll().await?;
-        Ok(began.elapsed())
+        let bar = bar("enrolling", options.devices as u64);
+        let devices = stream::iter(0..options.devices).map(|n| {
+            let (invitation, keys, bar) = (&invitation, &keys, &bar);
+            async move {
+                let mut dice = Dice::named(0, &format!("device {n}"));
+                let accepted = invitation.accept(keys, Kind::IPhone, &mut dice).await;
+                bar.inc(1);
+                accepted.map(|(device, _)| device)
+            }
+        });
+        let devices: Vec<_> = devices.buffer_unordered(AT_ONCE).try_collect().await?;
+        bar.finish_and_clear();
+        if options.break_one
+            && let Some(push) = devices
+                .first()
+                .and_then(|device| device.push_of(Channel::Device))
+        {
+            let token = push.token_hex();
+            self.apns.rescript(|script| {
+                script.always_for.insert(token, Answer::unregistered(0));
+            });
+        }
+        let target = Target::tls(&self.device_url(), &root)?;
+        let plan = FleetPlan {
+            devices: options.devices,
+            topic: TOPIC.into(),
+            ..FleetPlan::default()
+        };
+        let fleet = Fleet::of(devices, target, plan);
+        fleet.attach(&self.apns);
+        fleet.enroll().await?;
+        Ok((fleet, began.elapsed()))
     }
 
     async fn command_to_all(&self) -> anyhow::Result<Rollout> {
@@ -218,12 +242,12 @@ impl Stage {
     }
 
     /// Looks at every device from both ends; says what is not exactly right.
-    async fn check(&self, uuid: &str) -> anyhow::Result<Vec<String>> {
-        let bar = bar("checking", self.devices as u64);
-        let checks = stream::iter(0..self.devices).map(|n| {
+    async fn check(&self, fleet: &Fleet, uuid: &str) -> anyhow::Result<Vec<String>> {
+        let bar = bar("checking", fleet.devices().len() as u64);
+        let checks = stream::iter(0..fleet.devices().len()).map(|n| {
             let bar = bar.clone();
             async move {
-                let wrong = self.check_one(n, uuid).await;
+                let wrong = self.check_one(fleet, n, uuid).await;
                 bar.inc(1);
                 wrong
             }
@@ -237,9 +261,9 @@ impl Stage {
         Ok(wrong)
     }
 
-    async fn check_one(&self, n: usize, uuid: &str) -> Option<String> {
-        let id = self.fleet.device(n).enroll_id(Channel::Device);
-        let ledger = self.fleet.ledger(n, Channel::Device);
+    async fn check_one(&self, fleet: &Fleet, n: usize, uuid: &str) -> Option<String> {
+        let id = fleet.device(n).enroll_id(Channel::Device);
+        let ledger = fleet.ledger(n, Channel::Device);
         let entry = ledger.commands.get(uuid);
         let (handed_out, confirmed) =
             entry.map_or((0, 0), |entry| (entry.handed_out, entry.confirmed));
@@ -253,7 +277,7 @@ impl Stage {
             Err(error) => Some(format!("{id}: {error:#}")),
             Ok(result) => {
                 let serial = &result["report"]["QueryResponses"]["SerialNumber"];
-                let own = self.fleet.device(n).serial.as_str();
+                let own = fleet.device(n).serial.as_str();
                 (serial.as_str() != Some(own))
                     .then(|| format!("{id}: the stored result is not its own"))
             }
@@ -277,11 +301,10 @@ impl Stage {
     }
 
     fn device_url(&self) -> String {
-        format!("http://{}", self.running.device)
+        self.running.app.config.device.public_url.clone()
     }
 
     async fn end(self) {
-        self.fleet.shutdown();
         self.running.stop().await;
         self.apns.shutdown();
         drop(self.directory);
@@ -304,5 +327,9 @@ fn resident_mb() -> u64 {
 }
 
 const TOPIC: &str = "com.apple.mgmt.External.demo";
+/// RSA keys the devices share; each still has a certificate of its own.
+const KEYS: usize = 8;
+/// Devices that enroll at once.
+const AT_ONCE: usize = 16;
 /// Without any progress for so long, what is missing will not come.
 const PATIENCE: Duration = Duration::from_secs(8);

@@ -97,10 +97,21 @@ impl Device {
         dice: &mut Dice,
     ) -> Result<Self, SimError> {
         let udid = kind.udid(dice);
+        let identity = ca.issue(&udid)?;
+        Ok(Self::of(udid, identity, topic, kind, dice))
+    }
+
+    /// A device with an identity it got elsewhere; its ids come from `dice`.
+    pub fn holding(identity: Identity, topic: &str, kind: Kind, dice: &mut Dice) -> Self {
+        let udid = kind.udid(dice);
+        Self::of(udid, identity, topic, kind, dice)
+    }
+
+    fn of(udid: String, identity: Identity, topic: &str, kind: Kind, dice: &mut Dice) -> Self {
         let serial = format!("S{:011X}", dice.draw() >> 20);
         let (os_version, build) = kind.system();
-        Ok(Self {
-            identity: ca.issue(&udid)?,
+        Self {
+            identity,
             name: format!("{} {}", kind.model_name(), &serial[8..]),
             os_version: os_version.to_owned(),
             build: build.to_owned(),
@@ -113,7 +124,7 @@ impl Device {
             kind,
             udid,
             serial,
-        })
+        }
     }
 
     /// The same device with a user whose channel enrolls too.
