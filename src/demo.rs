@@ -154,7 +154,7 @@ impl Stage {
         let link = self
             .client
             .post(self.api("/enrollment-links"))
-            .json(&json!({}));
+            .json(&json!({ "max_uses": options.devices }));
         let link = self.send(link).await?;
         let link = link["url"].as_str().context("a link has a url")?;
         let root = self
