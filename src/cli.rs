@@ -51,6 +51,9 @@ enum Verb {
         /// Start although device.public_url is not the one devices enrolled with.
         #[arg(long)]
         force_public_url: bool,
+        /// Serve a demonstration on this machine alone, while standard input is open.
+        #[arg(long, hide = true)]
+        demo: bool,
     },
     /// Say what is wrong with the configuration.
     CheckConfig,
@@ -92,7 +95,10 @@ impl Cli {
     fn run(self) -> anyhow::Result<()> {
         let file = self.config.as_deref();
         match self.verb {
-            Verb::Serve { force_public_url } => serve::run(file, force_public_url),
+            Verb::Serve {
+                force_public_url,
+                demo,
+            } => serve::run(file, force_public_url, demo),
             Verb::CheckConfig => check_config::run(file),
             Verb::Doctor(format) => block_on(doctor::run(file, format)),
             Verb::Token(verb) => block_on(verb.run(file)),
@@ -204,6 +210,7 @@ mod tests {
             "reveille push-cert renew certificate.pem --json",
             "reveille doctor --json",
             "reveille demo --devices 3 --hold --break-one",
+            "reveille demo --chaos",
             "reveille load idle --json",
         ] {
             if let Err(error) = parse(line) {

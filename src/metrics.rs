@@ -253,7 +253,7 @@ fn process(text: &mut String) {
         text.push_str("# TYPE process_cpu_seconds counter\n");
         text.push_str(&format!("process_cpu_seconds_total {seconds}\n"));
     }
-    if let Some(bytes) = resident_bytes() {
+    if let Some(bytes) = resident_bytes("self") {
         text.push_str("# TYPE process_resident_memory_bytes gauge\n");
         text.push_str(&format!("process_resident_memory_bytes {bytes}\n"));
     }
@@ -270,8 +270,9 @@ fn cpu_seconds() -> Option<f64> {
     Some((user + system) / 100.0)
 }
 
-pub(crate) fn resident_bytes() -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
+/// Memory a process holds, in bytes; `self` for this one.
+pub(crate) fn resident_bytes(process: &str) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     let line = status
         .lines()
         .find_map(|line| line.strip_prefix("VmRSS:"))?;

@@ -57,6 +57,7 @@ impl Behaviour {
             dice,
             behaviour: self.clone(),
             refused: HashMap::new(),
+            came_out: HashMap::new(),
             unconfirmed: HashMap::new(),
         }
     }
@@ -70,6 +71,8 @@ pub struct Mood {
     dice: Dice,
     behaviour: Behaviour,
     refused: HashMap<String, u32>,
+    /// How each command came out; handed out again, it comes out the same.
+    came_out: HashMap<String, Option<Outcome>>,
     /// The result it still owes the server, per channel.
     pub(crate) unconfirmed: HashMap<Channel, Unconfirmed>,
 }
@@ -115,15 +118,22 @@ impl Mood {
         let lost = self.dice.chance(shares.lost_answer);
         let answered = self.dice.chance(0.5);
         let twice = self.dice.chance(shares.duplicate);
+        let drawn = if error {
+            Some(Outcome::Error(vec![failed()]))
+        } else if format_error {
+            Some(Outcome::CommandFormatError(vec![unreadable()]))
+        } else {
+            None
+        };
+        let came_out = self.came_out.get(command_uuid).cloned();
+        let not_now = not_now && came_out.is_none() && self.may_refuse(command_uuid);
+        if !not_now && came_out.is_none() {
+            self.came_out.insert(command_uuid.to_owned(), drawn.clone());
+        }
         Conduct {
-            pretended: if not_now && self.may_refuse(command_uuid) {
-                Some(Outcome::NotNow)
-            } else if error {
-                Some(Outcome::Error(vec![failed()]))
-            } else if format_error {
-                Some(Outcome::CommandFormatError(vec![unreadable()]))
-            } else {
-                None
+            pretended: match not_now {
+                true => Some(Outcome::NotNow),
+                false => came_out.unwrap_or(drawn),
             },
             delivery: match (lost, twice) {
                 (true, _) if answered => Delivery::LostAfterAnswer,
@@ -200,6 +210,21 @@ mod tests {
             ..rough()
         };
         assert_ne!(conducts(&rough(), &one), conducts(&other_seed, &one));
+    }
+
+    #[test]
+    fn a_command_handed_out_again_comes_out_as_before() {
+        let device = Device::new(&DeviceCa::quick().unwrap(), "t").unwrap();
+        let mut mood = rough().mood(&device);
+        for n in 0..50 {
+            let uuid = n.to_string();
+            let mut outcome = || mood.decide(&uuid).pretended;
+            let mut first = outcome();
+            while first == Some(Outcome::NotNow) {
+                first = outcome();
+            }
+            assert!((0..10).all(|_| outcome() == first), "{first:?}");
+        }
     }
 
     #[test]

@@ -4,12 +4,14 @@
 //! opened now is waited for with 503; one that is in use, too new or without its key is not.
 //! SIGHUP reads the certificate files again.
 
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
 use actors::{Clock, StoreError};
 use anyhow::{Context as _, anyhow, bail};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::{hold, logging, welcome};
@@ -17,15 +19,16 @@ use crate::config::Config;
 use crate::server::{Running, serve};
 
 /// Runs the server.
-pub(super) fn run(file: Option<&Path>, force_public_url: bool) -> anyhow::Result<()> {
+pub(super) fn run(file: Option<&Path>, force_public_url: bool, demo: bool) -> anyhow::Result<()> {
     let mut config = Config::load(file).context("configuration")?;
     config.force_public_url = force_public_url;
+    config.demo = demo;
     logging::start(&config.log)?;
     actix_web::rt::System::new().block_on(until_the_end(config))
 }
 
 async fn until_the_end(config: Config) -> anyhow::Result<()> {
-    let mut told = Told::listen()?;
+    let mut told = Told::listen(config.demo)?;
     let mut hangup = signal(SignalKind::hangup())?;
     let Some(mut running) = start(&config, &mut told).await? else {
         return Ok(());
@@ -91,23 +94,48 @@ async fn stop(running: Running, told: &mut Told) -> anyhow::Result<()> {
 struct Told {
     interrupt: Signal,
     terminate: Signal,
+    /// Who started us for a demonstration is gone; told once.
+    abandoned: Option<oneshot::Receiver<()>>,
 }
 
 impl Told {
-    fn listen() -> anyhow::Result<Self> {
+    fn listen(demo: bool) -> anyhow::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
+            abandoned: demo.then(end_of_input),
         })
     }
 
     /// Waits until it is to stop.
     async fn stop(&mut self) -> &'static str {
-        tokio::select! {
+        let abandoned = async {
+            match &mut self.abandoned {
+                Some(abandoned) => {
+                    let _ = abandoned.await;
+                }
+                None => std::future::pending().await,
+            }
+        };
+        let which = tokio::select! {
             _ = self.interrupt.recv() => "SIGINT",
             _ = self.terminate.recv() => "SIGTERM",
-        }
+            () = abandoned => "end of input",
+        };
+        self.abandoned = None;
+        which
     }
+}
+
+/// Told when standard input closes. A thread of its own, so that a read that never ends
+/// keeps nothing from ending.
+fn end_of_input() -> oneshot::Receiver<()> {
+    let (tell, told) = oneshot::channel();
+    std::thread::spawn(move || {
+        let _ = io::copy(&mut io::stdin(), &mut io::sink());
+        let _ = tell.send(());
+    });
+    told
 }
 
 /// Connections have this long to finish; the fold and the close come after it.
