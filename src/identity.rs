@@ -6,6 +6,7 @@
 //! resumption skips the handshake's own check. Says who the device is, not
 //! whether it is enrolled: binding a leaf to an enrollment is a rule above.
 
+mod attached;
 mod authorities;
 mod proxy_header;
 mod signature;
@@ -20,6 +21,7 @@ use schema::cms::{CmsError, SignedData};
 use schema::x509::Certificate;
 use thiserror::Error;
 
+pub use self::attached::{MessageError, MessageVerifier, SignedMessage};
 use self::authorities::Authorities;
 pub use self::authorities::AuthorityError;
 use self::signature::PreparedKey;
