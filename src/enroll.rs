@@ -11,6 +11,7 @@ use std::path::Path;
 use actix_web::http::header::{self, HeaderMap};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, ResponseError as _, web};
 use actors::Store;
+use actors::expiry;
 use actors::profile_signer::ProfileSigner;
 use actors::store::NewChallenge;
 use anyhow::Context as _;
@@ -68,6 +69,14 @@ impl Enroller {
             ca_fingerprint,
             instance: store.instance()?,
         })
+    }
+
+    /// The end of the profile signer's certificate, in Unix seconds.
+    ///
+    /// # Errors
+    /// Only when OpenSSL itself fails.
+    pub fn signer_ends(&self) -> anyhow::Result<i64> {
+        Ok(expiry::not_after(&self.signer.certificate_pem()?)?)
     }
 
     /// What the profiles of a link say, which a renewal must say again.

@@ -98,6 +98,7 @@ pub async fn serve(mut config: Config, clock: Clock) -> anyhow::Result<Running> 
         app.registry.clone(),
         app.clock.clone(),
         app.expiries.clone(),
+        app.scep.clone(),
         app.config.store.retention_days,
     )?;
     let (tell, ended) = oneshot::channel();
@@ -209,11 +210,15 @@ fn assemble(
         made.tls_root_pem.as_deref(),
         &store,
     )?;
+    let signer_ends = enroller.signer_ends()?;
+    let expiries = &made.expiries;
+    expiries.watch(Purpose::ProfileSigner, "profile.pem", signer_ends);
     let scep = Scep::open(
         &config.store.path,
         made.ca,
         store.clone(),
         clock.clone(),
+        made.expiries.clone(),
         config.scep.validity_days,
     )?;
     let house = House {

@@ -9,6 +9,7 @@ use schema::UnixMillis;
 
 use crate::expiry::Expiries;
 use crate::registry::Registry;
+use crate::scep::Scep;
 use crate::{Clock, Store, StoreError};
 
 /// The housekeeper.
@@ -18,6 +19,7 @@ pub struct Housekeeper {
     registry: Registry,
     clock: Clock,
     expiries: Expiries,
+    scep: Scep,
     retention_days: u64,
     watch: Watch,
     round: u64,
@@ -43,6 +45,7 @@ impl Housekeeper {
         registry: Registry,
         clock: Clock,
         expiries: Expiries,
+        scep: Scep,
         retention_days: u64,
     ) -> Result<Self, StoreError> {
         let now = clock.now();
@@ -63,6 +66,7 @@ impl Housekeeper {
             registry,
             clock,
             expiries,
+            scep,
             told: None,
             retention_days,
             round: 0,
@@ -90,6 +94,8 @@ impl Housekeeper {
         self.watch_clock(now);
         if self.told.is_none_or(|told| apart(now, told) >= HOUR) {
             self.told = Some(now);
+            // Why it could not be is told below, with the rest.
+            let _ = self.scep.keep_ra().await;
             self.expiries.tell(now);
         }
         self.store.check_room()?;

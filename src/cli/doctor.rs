@@ -60,6 +60,7 @@ async fn examine(config: &Config, now: UnixMillis) -> Vec<Finding> {
     findings.extend(files::data_directory(&config.store.path));
     findings.push(files::disk(&config.store.path, config.store.reserve_mb));
     findings.push(files::device_ca(&config.store.path, now));
+    findings.extend(files::own_certificates(&config.store.path, now));
     let mut running = false;
     match store::look(config, now) {
         Found::None => findings.push(Finding::ok("store", "made at the first start")),

@@ -112,6 +112,12 @@ impl Keeper {
     }
 
     fn have_watched(&self, expiries: &Expiries) {
+        if let Source::Own { root, current, .. } = &self.source {
+            let (begin, end) = (current.not_before, current.not_after);
+            expiries.watch_renewed(Purpose::Tls, self.name, begin, end);
+            expiries.watch(Purpose::TlsRoot, "tls-root.pem", root.not_after);
+            return;
+        }
         let served = self.served.now();
         let leaf = served.cert.first().map(|leaf| Certificate::parse(leaf));
         match leaf {

@@ -138,6 +138,23 @@ pub(super) fn device_ca(directory: &Path, now: UnixMillis) -> Finding {
     }
 }
 
+/// How long the other certificates of our own last, as far as they are there. The server
+/// renews the rest by itself and is asked for them when it runs.
+pub(super) fn own_certificates(directory: &Path, now: UnixMillis) -> Vec<Finding> {
+    let own = [
+        (Purpose::TlsRoot, "tls-root.pem"),
+        (Purpose::ProfileSigner, "profile.pem"),
+    ];
+    let there = own.into_iter().filter_map(|(purpose, name)| {
+        let pem = fs::read(directory.join(name)).ok()?;
+        Some(match not_after(&pem) {
+            Ok(ends) => lasts(OWN, purpose, name, ends, now),
+            Err(why) => Finding::fail(OWN, format!("{name}: {why}"), "restore it from a backup"),
+        })
+    });
+    there.collect()
+}
+
 /// How long a certificate still lasts.
 pub(super) fn lasts(
     check: &'static str,
@@ -165,6 +182,7 @@ fn unreadable(path: &Path, why: &std::io::Error) -> Finding {
 const DIRECTORY: &str = "data directory";
 const DISK: &str = "disk";
 const CA: &str = "device CA";
+const OWN: &str = "own certificates";
 
 #[cfg(test)]
 mod tests {
@@ -228,6 +246,23 @@ mod tests {
         assert!(finding.detail.contains("not the key"), "{finding:?}");
         fs::remove_file(path.join("ca.pem")).unwrap();
         assert!(device_ca(path, NOW).detail.contains("only one"));
+    }
+
+    #[test]
+    fn an_old_or_damaged_certificate_of_our_own_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        assert!(own_certificates(path, NOW).is_empty());
+        DeviceCa::open(path, 7300).unwrap();
+        fs::rename(path.join("ca.pem"), path.join("tls-root.pem")).unwrap();
+        let outcome = |now| own_certificates(path, now)[0].outcome;
+        assert_eq!(outcome(NOW), Outcome::Ok);
+        assert_eq!(
+            outcome(NOW.plus_seconds(30 * 366 * 24 * 3600)),
+            Outcome::Fail
+        );
+        fs::write(path.join("profile.pem"), "torn").unwrap();
+        assert_eq!(own_certificates(path, NOW)[1].outcome, Outcome::Fail);
     }
 
     #[test]
