@@ -18,4 +18,5 @@ mod reenrollment;
 mod restart;
 mod scep;
 mod tls;
+mod tools;
 mod vectors;

@@ -336,7 +336,7 @@ impl<'d> CertificateFiles<'d> {
         self.directory.join("leaf.key")
     }
 
-    fn root_pem(&self) -> Vec<u8> {
+    pub(crate) fn root_pem(&self) -> Vec<u8> {
         self.root.certificate_pem.clone()
     }
 }
