@@ -1,7 +1,7 @@
 //! The enrollment door: a link leads a person to a page, a device to its profile.
 //!
 //! Looking consumes nothing: each profile carries a challenge of its own, and a use is
-//! counted when that buys a certificate. Logs name a link by its id; its secret is in
+//! counted when that buys a certificate. A profile that carries a PKCS#12 is one. Logs name a link by its id; its secret is in
 //! the URL alone. Who does not know a secret learns nothing here.
 
 mod page;
@@ -22,9 +22,11 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use openssl::hash::MessageDigest;
 use openssl::x509::X509;
 use schema::enrollment::EnrolledWith;
-use schema::link::{Link, LinkId};
-use schema::profile::profile_identifier;
-use schema::profile::{CAPABILITIES, EnrollmentProfile, MdmPayload, Ownership, ScepPayload};
+use schema::link::{IdentityKind, Link, LinkId};
+use schema::profile::{
+    CAPABILITIES, EnrollmentProfile, IdentityPayload, MdmPayload, Ownership, Pkcs12Payload,
+    ScepPayload, profile_identifier,
+};
 use schema::{Leaf, access::AccessRights};
 use serde::Deserialize;
 
@@ -115,21 +117,13 @@ pub fn link_url(url: &PublicUrl, secret: &str) -> String {
 /// # Errors
 /// [`EnrollError`]: the link is void, or our own trouble.
 pub async fn profile(app: &App, link: &Link, signed: bool) -> Result<Vec<u8>, EnrollError> {
-    let now = app.clock.now();
-    link.open(now)?;
+    link.open(app.clock.now())?;
     let url = PublicUrl::of(&app.config)?;
     if app.enroller.offers(app, &url, link.offers.rights) != link.offers {
         return Err(EnrollError::Outdated);
     }
-    let ttl = app.config.scep.challenge_ttl_minutes.saturating_mul(60);
-    let challenge = NewChallenge {
-        link: link.id.0.clone(),
-        shared: link.shared,
-        enrollment: link.device.clone(),
-        expires: link.challenge_expires(now, ttl),
-    };
-    let challenge = app.store.mint_challenge(challenge).await?;
-    let profile = compose(app, link, &url, challenge)?;
+    let identity = identity(app, link, &url).await?;
+    let profile = compose(app, link, &url, identity);
     tracing::info!(link = %link.id, signed, "an enrollment profile was handed out");
     if !signed {
         return Ok(profile);
@@ -139,12 +133,31 @@ pub async fn profile(app: &App, link: &Link, signed: bool) -> Result<Vec<u8>, En
     Ok(signed.map_err(|_| EnrollError::Stopping)??)
 }
 
-fn compose(
-    app: &App,
-    link: &Link,
-    url: &PublicUrl,
-    challenge: String,
-) -> Result<Vec<u8>, EnrollError> {
+/// How the device comes to its identity: a challenge of its own, or the identity itself,
+/// which is a use of the link.
+async fn identity(app: &App, link: &Link, url: &PublicUrl) -> Result<IdentityPayload, EnrollError> {
+    if link.identity == IdentityKind::Pkcs12 {
+        let made = app.scep.make_identity(link).await??;
+        return Ok(IdentityPayload::Pkcs12(Pkcs12Payload {
+            der: made.der,
+            password: made.password,
+        }));
+    }
+    let ttl = app.config.scep.challenge_ttl_minutes.saturating_mul(60);
+    let challenge = NewChallenge {
+        link: link.id.0.clone(),
+        shared: link.shared,
+        enrollment: link.device.clone(),
+        expires: link.challenge_expires(app.clock.now(), ttl),
+    };
+    Ok(IdentityPayload::Scep(ScepPayload {
+        url: url.at("/scep"),
+        challenge: app.store.mint_challenge(challenge).await?,
+        ca_fingerprint: app.enroller.ca_fingerprint,
+    }))
+}
+
+fn compose(app: &App, link: &Link, url: &PublicUrl, identity: IdentityPayload) -> Vec<u8> {
     let ownership = match (&link.managed_apple_id, link.offers.rights) {
         (Some(managed_apple_id), _) => Ownership::User {
             managed_apple_id: managed_apple_id.clone(),
@@ -155,11 +168,7 @@ fn compose(
         instance: app.enroller.instance,
         organization: organization(app, url).to_owned(),
         trust_root: app.enroller.trust_root.clone(),
-        scep: ScepPayload {
-            url: url.at("/scep"),
-            challenge,
-            ca_fingerprint: app.enroller.ca_fingerprint,
-        },
+        identity,
         mdm: MdmPayload {
             topic: link.topic.0.clone(),
             server_url: link.offers.server_url.clone(),
@@ -168,7 +177,7 @@ fn compose(
             sign_message: app.config.device.signs(),
         },
     };
-    Ok(profile.to_plist())
+    profile.to_plist()
 }
 
 fn organization<'a>(app: &'a App, url: &'a PublicUrl) -> &'a str {

@@ -1,11 +1,13 @@
 //! Enrolls the real way, as a person with an iPhone would: the link, its profile, the
 //! identity from SCEP. What comes out is a device ready to check in.
 
+use openssl::pkcs12::Pkcs12;
 use plist::{Dictionary, Value};
 
 use crate::device::{Device, Kind};
 use crate::dice::Dice;
 use crate::error::SimError;
+use crate::identity::Identity;
 use crate::keys::KeyPool;
 use crate::scep::{ScepAuthority, ScepClient};
 
@@ -27,9 +29,18 @@ pub struct Told {
     pub check_in_url: String,
     /// Each message is to be signed.
     pub sign_message: bool,
-    scep_url: String,
-    challenge: String,
-    ca_fingerprint: Vec<u8>,
+    identity: Promised,
+}
+
+/// The identity a profile brings, or how to come to it.
+#[derive(Clone, Debug)]
+enum Promised {
+    Scep {
+        url: String,
+        challenge: String,
+        ca_fingerprint: Vec<u8>,
+    },
+    Made(Identity),
 }
 
 impl Invitation {
@@ -55,14 +66,31 @@ impl Invitation {
         dice: &mut Dice,
     ) -> Result<(Device, Told), SimError> {
         let told = self.profile().await?;
-        let scep = ScepClient::new(&told.scep_url, self.http.clone());
-        let authority = scep.authority().await?;
-        told.check(&authority)?;
-        let identity = scep
-            .enroll(&authority, &keys.deal()?, &told.challenge)
-            .await?;
+        let identity = self.identity(keys, &told.identity).await?;
         let device = Device::holding(identity, &told.topic, kind, dice);
         Ok((device, told))
+    }
+
+    /// Follows the link again and takes the identity its profile promises, as a device does
+    /// that is sent the profile anew.
+    pub async fn renew(&self, keys: &KeyPool) -> Result<Identity, SimError> {
+        let told = self.profile().await?;
+        self.identity(keys, &told.identity).await
+    }
+
+    async fn identity(&self, keys: &KeyPool, promised: &Promised) -> Result<Identity, SimError> {
+        let (url, challenge, ca_fingerprint) = match promised {
+            Promised::Made(identity) => return Ok(identity.clone()),
+            Promised::Scep {
+                url,
+                challenge,
+                ca_fingerprint,
+            } => (url, challenge, ca_fingerprint),
+        };
+        let scep = ScepClient::new(url, self.http.clone());
+        let authority = scep.authority().await?;
+        check(&authority, ca_fingerprint)?;
+        scep.enroll(&authority, &keys.deal()?, challenge).await
     }
 
     /// The profile behind the link.
@@ -85,40 +113,57 @@ impl Invitation {
                 .into_iter()
                 .flatten()
                 .filter_map(Value::as_dictionary);
-            let found = all.find(|p| p.get("PayloadType").and_then(Value::as_string) == Some(kind));
-            found.ok_or_else(|| SimError::ScepAnswer(format!("the profile has no {kind}")))
+            all.find(|p| p.get("PayloadType").and_then(Value::as_string) == Some(kind))
         };
-        let mdm = payload("com.apple.mdm")?;
-        let scep = payload("com.apple.security.scep")?.get("PayloadContent");
-        let scep = scep
-            .and_then(Value::as_dictionary)
-            .ok_or_else(|| missing("PayloadContent"))?;
-        let fingerprint = scep.get("CAFingerprint").and_then(Value::as_data);
+        let mdm = payload("com.apple.mdm").ok_or_else(|| missing("com.apple.mdm"))?;
+        let identity = match payload("com.apple.security.pkcs12") {
+            Some(pkcs12) => made(pkcs12)?,
+            None => {
+                let scep = payload("com.apple.security.scep");
+                asked(scep.ok_or_else(|| missing("com.apple.security.scep"))?)?
+            }
+        };
         Ok(Told {
             topic: text(mdm, "Topic")?,
             server_url: text(mdm, "ServerURL")?,
             check_in_url: text(mdm, "CheckInURL")?,
             sign_message: mdm.get("SignMessage").and_then(Value::as_boolean) == Some(true),
-            scep_url: text(scep, "URL")?,
-            challenge: text(scep, "Challenge")?,
-            ca_fingerprint: fingerprint
-                .ok_or_else(|| missing("CAFingerprint"))?
-                .to_vec(),
+            identity,
         })
     }
 }
 
-impl Told {
-    /// Apple's client stops here when the CA is not the one the profile names.
-    fn check(&self, authority: &ScepAuthority) -> Result<(), SimError> {
-        let digest = authority.ca.digest(openssl::hash::MessageDigest::sha1())?;
-        if *digest != *self.ca_fingerprint {
-            return Err(SimError::ScepAnswer(
-                "the CA has another fingerprint".into(),
-            ));
-        }
-        Ok(())
+fn asked(scep: &Dictionary) -> Result<Promised, SimError> {
+    let scep = scep.get("PayloadContent").and_then(Value::as_dictionary);
+    let scep = scep.ok_or_else(|| missing("PayloadContent"))?;
+    let fingerprint = scep.get("CAFingerprint").and_then(Value::as_data);
+    Ok(Promised::Scep {
+        url: text(scep, "URL")?,
+        challenge: text(scep, "Challenge")?,
+        ca_fingerprint: fingerprint
+            .ok_or_else(|| missing("CAFingerprint"))?
+            .to_vec(),
+    })
+}
+
+fn made(pkcs12: &Dictionary) -> Result<Promised, SimError> {
+    let der = pkcs12.get("PayloadContent").and_then(Value::as_data);
+    let der = der.ok_or_else(|| missing("PayloadContent"))?;
+    let opened = Pkcs12::from_der(der)?.parse2(&text(pkcs12, "Password")?)?;
+    let certificate = opened.cert.ok_or_else(|| missing("certificate"))?;
+    let key = opened.pkey.ok_or_else(|| missing("key"))?;
+    Ok(Promised::Made(Identity::new(&certificate.to_der()?, key)?))
+}
+
+/// Apple's client stops here when the CA is not the one the profile names.
+fn check(authority: &ScepAuthority, fingerprint: &[u8]) -> Result<(), SimError> {
+    let digest = authority.ca.digest(openssl::hash::MessageDigest::sha1())?;
+    if *digest != *fingerprint {
+        return Err(SimError::ScepAnswer(
+            "the CA has another fingerprint".into(),
+        ));
     }
+    Ok(())
 }
 
 fn text(payload: &Dictionary, key: &str) -> Result<String, SimError> {

@@ -6,7 +6,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use actors::store::{Device, Idempotency};
 use schema::access::AccessRights;
 use schema::enrollment::Enrollment;
-use schema::link::{Link, LinkId};
+use schema::link::{IdentityKind, Link, LinkId};
 use schema::{EnrollId, Topic, UnixMillis};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -41,6 +41,9 @@ pub struct NewLink {
     /// `one_time` (the default): each profile enrolls one device, soon. `shared`: a profile
     /// enrolls any number of devices while the link lasts.
     pub challenge: Option<Challenge>,
+    /// `scep` (the default): the device makes its key itself. `pkcs12`: the server makes
+    /// key and certificate and puts them into the profile, each of which is then a use.
+    pub identity: Option<Identity>,
     /// `device` (the default), or `user`: User Enrollment of iOS 13 to 17.
     pub kind: Option<Kind>,
     /// The Managed Apple Account, for User Enrollment.
@@ -56,6 +59,17 @@ pub enum Challenge {
     OneTime,
     /// Any number.
     Shared,
+}
+
+/// How a device comes to its identity.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Identity {
+    /// It makes its key itself and asks for a certificate.
+    #[default]
+    Scep,
+    /// Key and certificate are in its profile.
+    Pkcs12,
 }
 
 /// Whose devices enroll.
@@ -105,6 +119,8 @@ pub struct LinkItem {
     pub topic: String,
     /// How many devices the challenge in a profile serves.
     pub challenge: Challenge,
+    /// How a device comes to its identity.
+    pub identity: Identity,
     /// Whose devices enroll.
     pub kind: Kind,
     /// The Managed Apple Account, for User Enrollment.
@@ -280,12 +296,25 @@ impl NewLink {
             device,
             topic: Topic(topic),
             shared: self.challenge.unwrap_or_default() == Challenge::Shared,
+            identity: self.identity()?,
             managed_apple_id: self.managed_apple_id()?,
             offers: app.enroller.offers(app, url, rights),
             revoked: false,
             principal: admin.principal().to_owned(),
         };
         Ok((secret, link))
+    }
+
+    fn identity(&self) -> Result<IdentityKind, Problem> {
+        match (self.identity.unwrap_or_default(), self.challenge) {
+            (Identity::Scep, _) => Ok(IdentityKind::Scep),
+            (Identity::Pkcs12, Some(Challenge::Shared)) => {
+                let why = "a profile that carries its identity enrolls one device, and no \
+                           challenge is shared";
+                Err(Problem::field("/challenge", why))
+            }
+            (Identity::Pkcs12, _) => Ok(IdentityKind::Pkcs12),
+        }
     }
 
     fn device(&self) -> Result<Option<EnrollId>, Problem> {
@@ -449,6 +478,10 @@ fn item(link: &Link, now: UnixMillis) -> LinkItem {
             Challenge::Shared
         } else {
             Challenge::OneTime
+        },
+        identity: match link.identity {
+            IdentityKind::Scep => Identity::Scep,
+            IdentityKind::Pkcs12 => Identity::Pkcs12,
         },
         kind: match link.managed_apple_id {
             Some(_) => Kind::User,

@@ -65,6 +65,10 @@ struct Create {
     /// A profile of it enrolls any number of devices while the link lasts, not just one.
     #[arg(long)]
     shared: bool,
+    /// How a device comes to its identity, scep when absent; with pkcs12 it is in the
+    /// profile, and each download of one is a use.
+    #[arg(long, value_parser = ["scep", "pkcs12"])]
+    identity: Option<String>,
     /// User Enrollment (iOS 13 to 17) with this Managed Apple Account.
     #[arg(long, value_name = "ACCOUNT", conflicts_with = "right")]
     user: Option<String>,
@@ -129,6 +133,7 @@ impl Create {
         put("tags", some(&self.tag));
         put("access_rights", some(&self.right));
         put("challenge", self.shared.then(|| "shared".into()));
+        put("identity", self.identity.clone().map(Value::from));
         put("kind", self.user.is_some().then(|| "user".into()));
         put("managed_apple_id", self.user.clone().map(Value::from));
         Value::Object(body)
@@ -223,6 +228,7 @@ mod tests {
             device: None,
             topic: None,
             shared: false,
+            identity: None,
             user: None,
             format: Format { json: false },
         };

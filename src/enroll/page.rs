@@ -13,7 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use qrcode::render::svg;
 use qrcode::{EcLevel, QrCode};
 use schema::access::AccessRights;
-use schema::link::Link;
+use schema::link::{IdentityKind, Link};
 
 use super::private;
 use crate::error::EnrollError;
@@ -54,9 +54,15 @@ impl Page<'_> {
     }
 
     fn installed(&self) -> String {
-        let mut items = String::from(
-            "<li>An identity certificate, made on the device, by which it proves who it is</li>\
-             <li>The management profile itself</li>",
+        let made = match self.link.identity {
+            IdentityKind::Scep => "made on the device,",
+            IdentityKind::Pkcs12 => {
+                "made by the server for this download alone (each download counts),"
+            }
+        };
+        let mut items = format!(
+            "<li>An identity certificate, {made} by which it proves who it is</li>\
+             <li>The management profile itself</li>"
         );
         if self.root {
             let host = escape(self.host);
@@ -260,6 +266,7 @@ mod tests {
             device: None,
             topic: Topic("com.apple.mgmt.x".into()),
             shared: false,
+            identity: IdentityKind::Scep,
             managed_apple_id: account.map(str::to_owned),
             offers: EnrolledWith {
                 server_url: String::new(),
