@@ -60,7 +60,10 @@ fn private(file: &Path, owner: u32) -> Option<Finding> {
     let shown = file.display();
     let metadata = fs::symlink_metadata(file).ok()?;
     let extension = file.extension().and_then(|extension| extension.to_str());
-    let secret = matches!(extension, Some("key" | "token")) || file.ends_with("reveille.redb");
+    let secret = matches!(extension, Some("key" | "token"))
+        || ["reveille.redb", "tls-leaf.pem"]
+            .iter()
+            .any(|name| file.ends_with(name));
     if secret && metadata.is_file() && metadata.mode() & 0o077 != 0 {
         return Some(Finding::fail(
             DIRECTORY,
@@ -209,7 +212,11 @@ mod tests {
                 .map(|f| (f.outcome, f.advice.unwrap_or_default()))
                 .collect()
         };
-        for (name, bits) in [("seal.key", 0o600), ("ca.pem", 0o644), ("ballast", 0o644)] {
+        for (name, bits) in [
+            ("seal.key", 0o600),
+            ("tls-leaf.pem", 0o600),
+            ("ca.pem", 0o644),
+        ] {
             fs::write(path.join(name), "").unwrap();
             mode(&path.join(name), bits);
         }
