@@ -202,6 +202,7 @@ mod tests {
             "reveille enroll-link create --expires-hours 24 --max-uses 50 --tag a --tag b --shared",
             "reveille enroll-link create --device S --right erase,device_information --json",
             "reveille enroll-link create --user anne@example.org",
+            "reveille enroll-link create --identity pkcs12",
             "reveille enroll-link list --json",
             "reveille enroll-link revoke X",
             "reveille enroll-link export X a.mobileconfig --unsigned --url http://127.0.0.1:1",

@@ -154,6 +154,9 @@ pub enum EnrollError {
     /// The profile cannot be signed.
     #[error(transparent)]
     Signer(#[from] SignerError),
+    /// The identity it is to carry cannot be made.
+    #[error(transparent)]
+    Identity(#[from] ScepError),
     /// The server is going down.
     #[error("shutting down")]
     Stopping,
@@ -170,6 +173,7 @@ impl EnrollError {
             Self::NoPublicUrl(_) => "no_public_url",
             Self::Store(_) => "store",
             Self::Signer(_) => "signer",
+            Self::Identity(_) => "identity",
             Self::Stopping => "stopping",
         }
     }
@@ -398,7 +402,9 @@ impl From<EnrollError> for Problem {
             EnrollError::Void(_) | EnrollError::Outdated => Self::conflict("link_void", detail),
             EnrollError::NoPublicUrl(why) => why.into(),
             EnrollError::Store(error) => error.into(),
-            EnrollError::Signer(_) | EnrollError::Stopping => Self::unavailable(detail),
+            EnrollError::Signer(_) | EnrollError::Identity(_) | EnrollError::Stopping => {
+                Self::unavailable(detail)
+            }
         }
     }
 }

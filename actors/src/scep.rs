@@ -5,6 +5,7 @@
 //! blocking pool, a few requests at a time. Called by the SCEP door; knows no HTTP.
 
 mod judge;
+mod pkcs12;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -25,6 +26,7 @@ use crate::clock::Clock;
 use crate::store::{IssuedCertificate, Refusal, Spent};
 use crate::{Store, StoreError};
 use judge::{Failed, Grant, Granted, PaidWith, Stop};
+pub use pkcs12::MadeIdentity;
 
 /// The SCEP server. Cheap to clone.
 #[derive(Clone, Debug)]

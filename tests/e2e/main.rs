@@ -12,6 +12,7 @@ mod doctor;
 mod enrollment_links;
 mod hardening;
 mod kill;
+mod pkcs12;
 mod push_certificates;
 mod pushes;
 mod reenrollment;

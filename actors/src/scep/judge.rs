@@ -227,7 +227,7 @@ fn request_hash(transaction: &str, spki: &[u8]) -> [u8; 32] {
 }
 
 /// The name we give: the enrollment's, or one made from the key.
-fn common_name(id: Option<&EnrollId>, spki: &[u8]) -> String {
+pub(super) fn common_name(id: Option<&EnrollId>, spki: &[u8]) -> String {
     match id {
         Some(id) if id.as_str().len() <= LONGEST_NAME => id.as_str().to_owned(),
         _ => {

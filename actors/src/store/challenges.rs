@@ -215,7 +215,13 @@ impl Store {
                 challenge.spent_on = Some(certificate.leaf);
                 put_challenge(transaction, &hash, &challenge)?;
             }
-            record(transaction, &key, &certificate, issued_for, Some(link))?;
+            record(
+                transaction,
+                Some(&key),
+                &certificate,
+                issued_for,
+                Some(link),
+            )?;
             Ok(Spent::Issued)
         })
         .await
@@ -242,13 +248,13 @@ impl Store {
             };
             drop(channels);
             drop(certificates);
-            record(transaction, &key, &certificate, Some(id), None)?;
+            record(transaction, Some(&key), &certificate, Some(id), None)?;
             Ok(Spent::Issued)
         })
         .await
     }
 
-    async fn issue(
+    pub(super) async fn issue(
         &self,
         decide: impl FnOnce(&WriteTransaction, UnixMillis) -> Result<Spent, StoreError> + Send + 'static,
     ) -> Result<Spent, StoreError> {
@@ -265,9 +271,10 @@ impl Store {
     }
 }
 
-fn record(
+/// Records a certificate; `key` is what a resend of its request is known by, if one can come.
+pub(super) fn record(
     transaction: &WriteTransaction,
-    key: &[u8; 32],
+    key: Option<&[u8; 32]>,
     certificate: &IssuedCertificate,
     issued_for: Option<EnrollId>,
     link: Option<String>,
@@ -286,9 +293,11 @@ fn record(
     transaction
         .open_table(CERTIFICATE_DER)?
         .insert(leaf.as_slice(), certificate.der.as_slice())?;
-    transaction
-        .open_table(ISSUED)?
-        .insert(key.as_slice(), leaf.as_slice())?;
+    if let Some(key) = key {
+        transaction
+            .open_table(ISSUED)?
+            .insert(key.as_slice(), leaf.as_slice())?;
+    }
     Ok(())
 }
 

@@ -163,8 +163,9 @@ fn migrate(transaction: &WriteTransaction) -> Result<(), StoreError> {
         .transpose()?;
     match found {
         Some(SCHEMA_VERSION) => {}
-        // Version 2 added tables and a certificate row that stands beside the old one.
-        Some(1) => {
+        // Version 2 added tables and a certificate row that stands beside the old one,
+        // version 3 a row of links that does.
+        Some(1 | 2) => {
             meta.insert("schema", encode(&SCHEMA_VERSION)?.as_slice())?;
         }
         Some(found) => {
