@@ -1,9 +1,11 @@
 //! The enrollment door: a link leads a person to a page, a device to its profile.
 //!
 //! Looking consumes nothing: each profile carries a challenge of its own, and a use is
-//! counted when that buys a certificate. A profile that carries a PKCS#12 is one. Logs name a link by its id; its secret is in
-//! the URL alone. Who does not know a secret learns nothing here.
+//! counted when that buys a certificate; a profile that carries the certificate itself
+//! counts when it is handed out. Logs name a link by its id; its secret is in the URL
+//! alone. Who does not know a secret learns nothing here.
 
+mod identity;
 mod page;
 
 use std::path::Path;
@@ -13,7 +15,6 @@ use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, ResponseError as
 use actors::Store;
 use actors::expiry;
 use actors::profile_signer::ProfileSigner;
-use actors::store::NewChallenge;
 use anyhow::Context as _;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, digest};
@@ -22,11 +23,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use openssl::hash::MessageDigest;
 use openssl::x509::X509;
 use schema::enrollment::EnrolledWith;
-use schema::link::{IdentityKind, Link, LinkId};
-use schema::profile::{
-    CAPABILITIES, EnrollmentProfile, IdentityPayload, MdmPayload, Ownership, Pkcs12Payload,
-    ScepPayload, profile_identifier,
-};
+use schema::link::{Link, LinkId};
+use schema::profile::profile_identifier;
+use schema::profile::{CAPABILITIES, EnrollmentProfile, IdentityPayload, MdmPayload, Ownership};
 use schema::{Leaf, access::AccessRights};
 use serde::Deserialize;
 
@@ -112,7 +111,8 @@ pub fn link_url(url: &PublicUrl, secret: &str) -> String {
     url.at(&format!("/enroll/{secret}"))
 }
 
-/// A profile of a link, with a challenge of its own; signed, or the bare plist.
+/// A profile of a link, with a challenge or an identity of its own; signed, or the bare
+/// plist.
 ///
 /// # Errors
 /// [`EnrollError`]: the link is void, or our own trouble.
@@ -122,7 +122,7 @@ pub async fn profile(app: &App, link: &Link, signed: bool) -> Result<Vec<u8>, En
     if app.enroller.offers(app, &url, link.offers.rights) != link.offers {
         return Err(EnrollError::Outdated);
     }
-    let identity = identity(app, link, &url).await?;
+    let identity = identity::payload(app, link, &url).await?;
     let profile = compose(app, link, &url, identity);
     tracing::info!(link = %link.id, signed, "an enrollment profile was handed out");
     if !signed {
@@ -131,30 +131,6 @@ pub async fn profile(app: &App, link: &Link, signed: bool) -> Result<Vec<u8>, En
     let signer = app.enroller.signer.clone();
     let signed = web::block(move || signer.sign(&profile)).await;
     Ok(signed.map_err(|_| EnrollError::Stopping)??)
-}
-
-/// How the device comes to its identity: a challenge of its own, or the identity itself,
-/// which is a use of the link.
-async fn identity(app: &App, link: &Link, url: &PublicUrl) -> Result<IdentityPayload, EnrollError> {
-    if link.identity == IdentityKind::Pkcs12 {
-        let made = app.scep.make_identity(link).await??;
-        return Ok(IdentityPayload::Pkcs12(Pkcs12Payload {
-            der: made.der,
-            password: made.password,
-        }));
-    }
-    let ttl = app.config.scep.challenge_ttl_minutes.saturating_mul(60);
-    let challenge = NewChallenge {
-        link: link.id.0.clone(),
-        shared: link.shared,
-        enrollment: link.device.clone(),
-        expires: link.challenge_expires(app.clock.now(), ttl),
-    };
-    Ok(IdentityPayload::Scep(ScepPayload {
-        url: url.at("/scep"),
-        challenge: app.store.mint_challenge(challenge).await?,
-        ca_fingerprint: app.enroller.ca_fingerprint,
-    }))
 }
 
 fn compose(app: &App, link: &Link, url: &PublicUrl, identity: IdentityPayload) -> Vec<u8> {

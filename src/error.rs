@@ -154,7 +154,7 @@ pub enum EnrollError {
     /// The profile cannot be signed.
     #[error(transparent)]
     Signer(#[from] SignerError),
-    /// No identity can be made for it.
+    /// The identity it is to carry cannot be made.
     #[error(transparent)]
     Identity(#[from] ScepError),
     /// The server is going down.

@@ -1,5 +1,5 @@
 //! Enrolls the real way, as a person with an iPhone would: the link, its profile, the
-//! identity from SCEP. What comes out is a device ready to check in.
+//! identity from SCEP or out of the profile. What comes out is a device ready to check in.
 
 use openssl::pkcs12::Pkcs12;
 use plist::{Dictionary, Value};
@@ -32,7 +32,7 @@ pub struct Told {
     identity: Promised,
 }
 
-/// The identity a profile brings, or how to come to it.
+/// How a profile gives the device its identity.
 #[derive(Clone, Debug)]
 enum Promised {
     Scep {
@@ -40,7 +40,10 @@ enum Promised {
         challenge: String,
         ca_fingerprint: Vec<u8>,
     },
-    Made(Identity),
+    Pkcs12 {
+        der: Vec<u8>,
+        password: String,
+    },
 }
 
 impl Invitation {
@@ -58,7 +61,7 @@ impl Invitation {
         })
     }
 
-    /// Follows the link, installs the profile and asks for the identity it promises.
+    /// Follows the link, installs the profile and takes the identity it promises.
     pub async fn accept(
         &self,
         keys: &KeyPool,
@@ -66,31 +69,31 @@ impl Invitation {
         dice: &mut Dice,
     ) -> Result<(Device, Told), SimError> {
         let told = self.profile().await?;
-        let identity = self.identity(keys, &told.identity).await?;
+        let identity = self.identity(&told, keys).await?;
         let device = Device::holding(identity, &told.topic, kind, dice);
         Ok((device, told))
     }
 
-    /// Follows the link again and takes the identity its profile promises, as a device does
-    /// that is sent the profile anew.
-    pub async fn renew(&self, keys: &KeyPool) -> Result<Identity, SimError> {
-        let told = self.profile().await?;
-        self.identity(keys, &told.identity).await
-    }
-
-    async fn identity(&self, keys: &KeyPool, promised: &Promised) -> Result<Identity, SimError> {
-        let (url, challenge, ca_fingerprint) = match promised {
-            Promised::Made(identity) => return Ok(identity.clone()),
+    /// The identity a profile promises.
+    pub async fn identity(&self, told: &Told, keys: &KeyPool) -> Result<Identity, SimError> {
+        match &told.identity {
             Promised::Scep {
                 url,
                 challenge,
                 ca_fingerprint,
-            } => (url, challenge, ca_fingerprint),
-        };
-        let scep = ScepClient::new(url, self.http.clone());
-        let authority = scep.authority().await?;
-        check(&authority, ca_fingerprint)?;
-        scep.enroll(&authority, &keys.deal()?, challenge).await
+            } => {
+                let scep = ScepClient::new(url, self.http.clone());
+                let authority = scep.authority().await?;
+                check(&authority, ca_fingerprint)?;
+                scep.enroll(&authority, &keys.deal()?, challenge).await
+            }
+            Promised::Pkcs12 { der, password } => {
+                let opened = Pkcs12::from_der(der)?.parse2(password)?;
+                let key = opened.pkey.ok_or_else(|| missing("key"))?;
+                let certificate = opened.cert.ok_or_else(|| missing("certificate"))?;
+                Identity::new(&certificate.to_der()?, key)
+            }
+        }
     }
 
     /// The profile behind the link.
@@ -113,15 +116,13 @@ impl Invitation {
                 .into_iter()
                 .flatten()
                 .filter_map(Value::as_dictionary);
-            all.find(|p| p.get("PayloadType").and_then(Value::as_string) == Some(kind))
+            let found = all.find(|p| p.get("PayloadType").and_then(Value::as_string) == Some(kind));
+            found.ok_or_else(|| SimError::ScepAnswer(format!("the profile has no {kind}")))
         };
-        let mdm = payload("com.apple.mdm").ok_or_else(|| missing("com.apple.mdm"))?;
+        let mdm = payload("com.apple.mdm")?;
         let identity = match payload("com.apple.security.pkcs12") {
-            Some(pkcs12) => made(pkcs12)?,
-            None => {
-                let scep = payload("com.apple.security.scep");
-                asked(scep.ok_or_else(|| missing("com.apple.security.scep"))?)?
-            }
+            Ok(pkcs12) => Promised::pkcs12(pkcs12)?,
+            Err(_) => Promised::scep(payload("com.apple.security.scep")?)?,
         };
         Ok(Told {
             topic: text(mdm, "Topic")?,
@@ -133,26 +134,23 @@ impl Invitation {
     }
 }
 
-fn asked(scep: &Dictionary) -> Result<Promised, SimError> {
-    let scep = scep.get("PayloadContent").and_then(Value::as_dictionary);
-    let scep = scep.ok_or_else(|| missing("PayloadContent"))?;
-    let fingerprint = scep.get("CAFingerprint").and_then(Value::as_data);
-    Ok(Promised::Scep {
-        url: text(scep, "URL")?,
-        challenge: text(scep, "Challenge")?,
-        ca_fingerprint: fingerprint
-            .ok_or_else(|| missing("CAFingerprint"))?
-            .to_vec(),
-    })
-}
+impl Promised {
+    fn scep(payload: &Dictionary) -> Result<Self, SimError> {
+        let scep = payload.get("PayloadContent").and_then(Value::as_dictionary);
+        let scep = scep.ok_or_else(|| missing("PayloadContent"))?;
+        Ok(Self::Scep {
+            url: text(scep, "URL")?,
+            challenge: text(scep, "Challenge")?,
+            ca_fingerprint: data(scep, "CAFingerprint")?,
+        })
+    }
 
-fn made(pkcs12: &Dictionary) -> Result<Promised, SimError> {
-    let der = pkcs12.get("PayloadContent").and_then(Value::as_data);
-    let der = der.ok_or_else(|| missing("PayloadContent"))?;
-    let opened = Pkcs12::from_der(der)?.parse2(&text(pkcs12, "Password")?)?;
-    let certificate = opened.cert.ok_or_else(|| missing("certificate"))?;
-    let key = opened.pkey.ok_or_else(|| missing("key"))?;
-    Ok(Promised::Made(Identity::new(&certificate.to_der()?, key)?))
+    fn pkcs12(payload: &Dictionary) -> Result<Self, SimError> {
+        Ok(Self::Pkcs12 {
+            der: data(payload, "PayloadContent")?,
+            password: text(payload, "Password")?,
+        })
+    }
 }
 
 /// Apple's client stops here when the CA is not the one the profile names.
@@ -169,6 +167,11 @@ fn check(authority: &ScepAuthority, fingerprint: &[u8]) -> Result<(), SimError> 
 fn text(payload: &Dictionary, key: &str) -> Result<String, SimError> {
     let text = payload.get(key).and_then(Value::as_string);
     text.map(str::to_owned).ok_or_else(|| missing(key))
+}
+
+fn data(payload: &Dictionary, key: &str) -> Result<Vec<u8>, SimError> {
+    let data = payload.get(key).and_then(Value::as_data);
+    data.map(<[u8]>::to_vec).ok_or_else(|| missing(key))
 }
 
 fn missing(key: &str) -> SimError {

@@ -41,8 +41,9 @@ pub struct NewLink {
     /// `one_time` (the default): each profile enrolls one device, soon. `shared`: a profile
     /// enrolls any number of devices while the link lasts.
     pub challenge: Option<Challenge>,
-    /// `scep` (the default): the device makes its key itself. `pkcs12`: the server makes
-    /// key and certificate and puts them into the profile, each of which is then a use.
+    /// `scep` (the default): the device makes its key and asks for a certificate. `pkcs12`:
+    /// key and certificate are made by the server for each profile and are in it, and each
+    /// profile that is handed out counts as a use.
     pub identity: Option<Identity>,
     /// `device` (the default), or `user`: User Enrollment of iOS 13 to 17.
     pub kind: Option<Kind>,
@@ -65,10 +66,10 @@ pub enum Challenge {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Identity {
-    /// It makes its key itself and asks for a certificate.
+    /// It makes its key and asks for a certificate.
     #[default]
     Scep,
-    /// Key and certificate are in its profile.
+    /// Key and certificate are in the profile.
     Pkcs12,
 }
 
@@ -242,7 +243,8 @@ pub async fn revoke(
     Ok(HttpResponse::NoContent().finish())
 }
 
-/// A profile of a link as a file, with a challenge of its own: for Apple Configurator.
+/// A profile of a link as a file, with a challenge or an identity of its own: for Apple
+/// Configurator. With an identity it counts as a use.
 #[utoipa::path(get, path = "/api/v1/enrollment-links/{id}/profile", tag = "enrollment links",
     params(("id" = String, Path, description = "The link's handle"), ProfileAsked),
     responses(
@@ -262,6 +264,15 @@ pub async fn profile(
     let link = find(&app, id.into_inner())?;
     let signed = asked.unsigned.as_deref() != Some("1");
     Ok(enroll::file(enroll::profile(&app, &link, signed).await?))
+}
+
+impl From<Identity> for IdentityKind {
+    fn from(identity: Identity) -> Self {
+        match identity {
+            Identity::Scep => Self::Scep,
+            Identity::Pkcs12 => Self::Pkcs12,
+        }
+    }
 }
 
 impl NewLink {
@@ -295,8 +306,8 @@ impl NewLink {
             tags: checked_tags(self.tags.clone().unwrap_or_default())?,
             device,
             topic: Topic(topic),
-            shared: self.challenge.unwrap_or_default() == Challenge::Shared,
-            identity: self.identity()?,
+            shared: self.shared()?,
+            identity: self.identity.unwrap_or_default().into(),
             managed_apple_id: self.managed_apple_id()?,
             offers: app.enroller.offers(app, url, rights),
             revoked: false,
@@ -305,16 +316,14 @@ impl NewLink {
         Ok((secret, link))
     }
 
-    fn identity(&self) -> Result<IdentityKind, Problem> {
-        match (self.identity.unwrap_or_default(), self.challenge) {
-            (Identity::Scep, _) => Ok(IdentityKind::Scep),
-            (Identity::Pkcs12, Some(Challenge::Shared)) => {
-                let why = "a profile that carries its identity enrolls one device, and no \
-                           challenge is shared";
-                Err(Problem::field("/challenge", why))
-            }
-            (Identity::Pkcs12, _) => Ok(IdentityKind::Pkcs12),
+    fn shared(&self) -> Result<bool, Problem> {
+        let shared = self.challenge == Some(Challenge::Shared);
+        if shared && self.identity == Some(Identity::Pkcs12) {
+            let why =
+                "cannot be \"shared\" when the identity is in the profile: each is of one device";
+            return Err(Problem::field("/challenge", why));
         }
+        Ok(shared)
     }
 
     fn device(&self) -> Result<Option<EnrollId>, Problem> {

@@ -200,6 +200,11 @@ async fn terms_at_fault_are_named_and_make_no_link() {
         (json!({"device": "a b"}), "/device"),
         (json!({"topic": "com.apple.mgmt.other"}), "/topic"),
         (json!({"challenge": "twice"}), "/challenge"),
+        (json!({"identity": "pkcs8"}), "/identity"),
+        (
+            json!({"identity": "pkcs12", "challenge": "shared"}),
+            "/challenge",
+        ),
         (json!({"kind": "user"}), "/managed_apple_id"),
         (json!({"managed_apple_id": "a@b"}), "/managed_apple_id"),
         (
