@@ -86,7 +86,7 @@ impl Enroller {
         let device = &app.config.device;
         EnrolledWith {
             server_url: url.at(&device.connect_path),
-            check_in_url: url.at(&device.checkin_path),
+            check_in_url: url.checkin_at(&device.checkin_path),
             profile_identifier: profile_identifier(&self.instance),
             rights,
             capabilities: CAPABILITIES.map(str::to_owned).to_vec(),

@@ -56,6 +56,9 @@ pub enum DeviceError {
     /// A `Content-Encoding`.
     #[error("a Content-Encoding is not accepted")]
     Encoded,
+    /// A report at the listener of check-ins.
+    #[error("only check-ins are taken here")]
+    NotHere,
 }
 
 impl From<StoreError> for DeviceError {
@@ -92,6 +95,7 @@ impl DeviceError {
             Self::TooSlow => "too_slow",
             Self::Incomplete => "incomplete",
             Self::Encoded => "encoded",
+            Self::NotHere => "not_here",
         }
     }
 }
@@ -118,6 +122,7 @@ impl ResponseError for DeviceError {
             Self::TooLong(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::Encoded => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::NotHere => StatusCode::NOT_FOUND,
         }
     }
 

@@ -91,8 +91,9 @@ pub struct CertificateItem {
     sha256: String,
     /// Serial number, in hex.
     serial: String,
-    /// End of its validity.
-    not_after: String,
+    /// End of its validity; absent where only its hash is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_after: Option<String>,
     /// That is over; it still counts.
     expired: bool,
 }
@@ -183,9 +184,9 @@ pub fn detail(app: &App, enrollment: Enrollment) -> Result<DeviceDetail, Problem
         Some(leaf) => app.store.certificate(leaf)?.map(|record| CertificateItem {
             sha256: leaf.to_string(),
             serial: record.serial,
-            not_after: time_of_seconds(record.not_after),
-            expired: record.not_after
-                < i64::try_from(app.clock.now().seconds()).unwrap_or(i64::MAX),
+            not_after: (record.not_after != 0).then(|| time_of_seconds(record.not_after)),
+            expired: record.not_after != 0
+                && record.not_after < i64::try_from(app.clock.now().seconds()).unwrap_or(i64::MAX),
         }),
     };
     let device = Device {

@@ -85,6 +85,9 @@ async fn examine(config: &Config, now: UnixMillis) -> Vec<Finding> {
     }
     let (device, admin) = (config.device.listen, config.admin.listen);
     findings.push(listeners::port("device.listen", device, running));
+    if let Some(checkin) = config.device.checkin_listen {
+        findings.push(listeners::port("device.checkin_listen", checkin, running));
+    }
     findings.push(listeners::port("admin.listen", admin, running));
     findings
 }

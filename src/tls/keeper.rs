@@ -71,7 +71,7 @@ pub(crate) async fn keep(mut keepers: Vec<Keeper>, expiries: Expiries, reload: A
 
 impl Keeper {
     pub(super) fn own(config: &Config, clock: &Clock) -> Result<Self, TlsError> {
-        let names = own_names(&config.device.public_url)?;
+        let names = own_names(&config.device)?;
         let root = TlsRoot::open(&config.store.path, clock.now())?;
         let current = root.certificate_for(&names, clock.now())?;
         Ok(Self {

@@ -6,6 +6,7 @@
 mod house;
 
 mod api_commands;
+mod checkin_server;
 mod compat_nanomdm;
 mod device_door;
 mod doctor;
