@@ -325,6 +325,7 @@ fn presented(identity: &DeviceIdentity) -> Presented {
         },
         ours: identity.issued_by == IssuedBy::Ours,
         replayable: identity.source == Source::Signature,
+        handed_over: false,
     }
 }
 

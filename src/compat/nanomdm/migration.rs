@@ -2,7 +2,8 @@
 //!
 //! The check-in takes the way of every other, through the device's actor, and its rules
 //! hold; only the proof of identity is missing, in place of which the admin names the
-//! certificate. A stream sent twice is a replay, which changes nothing.
+//! certificate. A stream sent twice is a replay, which changes nothing; a device that
+//! enrolled here by itself speaks for itself, and no stream of another server does.
 
 use actix_web::web::{Bytes, Data, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -74,6 +75,7 @@ fn presented(leaf: Leaf) -> Presented {
         },
         ours: false,
         replayable: true,
+        handed_over: true,
     }
 }
 

@@ -112,6 +112,24 @@ async fn a_device_enrolled_under_another_certificate_is_not_taken_over() {
 }
 
 #[actix_web::test]
+async fn a_device_that_enrolled_here_is_past_being_handed_over() {
+    let house = House::start().await;
+    let (device, mut client) = house.enrolled(Proof::Header).await;
+    let uuid = house.ask_information(&id_of(&device)).await;
+    let old = [
+        device.authenticate(),
+        device.token_update(),
+        device.set_bootstrap_token(b"old"),
+        device.check_out(),
+    ];
+    for message in old {
+        let (status, why) = put(&house, &path(&device.identity), message).await;
+        assert_eq!(status, 409, "under the very certificate it has: {why}");
+    }
+    assert!(next_command(&device, &mut client).await.contains(&uuid));
+}
+
+#[actix_web::test]
 async fn what_is_wrong_with_it_is_named_and_nothing_changes() {
     let house = House::start().await;
     let (device, _) = house.new_device(Proof::Header);
