@@ -183,10 +183,10 @@ pub fn detail(app: &App, enrollment: Enrollment) -> Result<DeviceDetail, Problem
         None => None,
         Some(leaf) => app.store.certificate(leaf)?.map(|record| CertificateItem {
             sha256: leaf.to_string(),
-            serial: record.serial,
-            not_after: (record.not_after != 0).then(|| time_of_seconds(record.not_after)),
-            expired: record.not_after != 0
+            not_after: (!record.is_hash_alone()).then(|| time_of_seconds(record.not_after)),
+            expired: !record.is_hash_alone()
                 && record.not_after < i64::try_from(app.clock.now().seconds()).unwrap_or(i64::MAX),
+            serial: record.serial,
         }),
     };
     let device = Device {

@@ -15,10 +15,7 @@ async fn house() -> House {
         config.device.checkin_listen = Some(([127, 0, 0, 1], 0).into());
     };
     let house = House::tls(listen).await;
-    let pem = String::from_utf8(sim::push_certificate(TOPIC).unwrap()).unwrap();
-    let pem = json!({ "pem": pem });
-    let put = house.put("/api/v1/push-certificates", &pem);
-    assert_eq!(put.await.0, StatusCode::OK);
+    house.import_push_certificate().await;
     house
 }
 

@@ -9,7 +9,7 @@ use schema::Leaf;
 use serde_json::json;
 use sim::{Behaviour, Channel, Client, Device, Dice, Invitation, KeyPool, Kind, Proof, SimError};
 
-use crate::house::{House, TOPIC, id_of};
+use crate::house::{House, id_of};
 
 /// A link's id and its URL.
 async fn link(house: &House, terms: &serde_json::Value) -> (String, String) {
@@ -168,10 +168,7 @@ async fn a_revoked_link_makes_no_identity() {
 /// A house whose devices connect over TLS, with a push certificate.
 async fn tls() -> House {
     let house = House::tls(|_| {}).await;
-    let pem = String::from_utf8(sim::push_certificate(TOPIC).unwrap()).unwrap();
-    let put = json!({ "pem": pem });
-    let (status, _) = house.put("/api/v1/push-certificates", &put).await;
-    assert_eq!(status, StatusCode::OK);
+    house.import_push_certificate().await;
     house
 }
 

@@ -59,9 +59,7 @@ async fn openssl_sees_tls_1_3_the_right_chain_and_our_cas_asked_for() {
 #[actix_web::test]
 async fn openssl_verifies_a_profile_and_finds_in_it_what_is_needed() {
     let house = House::tls(|_| {}).await;
-    let pem = String::from_utf8(sim::push_certificate(TOPIC).unwrap()).unwrap();
-    let certificate = json!({ "pem": pem });
-    house.put("/api/v1/push-certificates", &certificate).await;
+    house.import_push_certificate().await;
     let (_, link) = house.post("/api/v1/enrollment-links", &json!({})).await;
     let client = over_tls(house.running.app.tls_root_pem.as_ref().unwrap());
     let profile = client.get(link["url"].as_str().unwrap()).send().await;

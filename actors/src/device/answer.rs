@@ -150,7 +150,7 @@ impl DeviceActor {
             return Ok(());
         };
         let record = self.house.store.certificate(bound)?;
-        if record.is_some_and(|record| record.not_after != 0) {
+        if record.is_some_and(|record| !record.is_hash_alone()) {
             return Err(Misbehaved::StillEnrolled(self.id.clone()).into());
         }
         Ok(())

@@ -133,6 +133,14 @@ pub struct CertificateRecord {
     pub link: Option<String>,
 }
 
+impl CertificateRecord {
+    /// Whether its hash is all there is: an admin named it, nobody has shown it.
+    #[must_use]
+    pub fn is_hash_alone(&self) -> bool {
+        self.not_after == 0
+    }
+}
+
 impl CertificateRow {
     /// The record in today's shape.
     pub(super) fn into_record(self) -> CertificateRecord {
