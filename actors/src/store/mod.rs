@@ -10,6 +10,7 @@ mod challenges;
 mod checkins;
 mod commands;
 mod dense;
+mod disk;
 mod error;
 mod fold;
 mod guard;
@@ -58,6 +59,7 @@ pub use tables::{
 pub use tail::{Counts, Figures};
 
 use crate::wakes::Wakes;
+use disk::Disk;
 use seal::{Place, Sealer};
 use tail::Published;
 use writer::{Operation, Reply};
@@ -70,6 +72,7 @@ pub struct Store {
 
 #[derive(Debug)]
 struct Inner {
+    disk: Arc<dyn Disk>,
     database: Arc<Database>,
     sealer: Sealer,
     published: Arc<Published>,
@@ -279,7 +282,8 @@ impl Store {
     /// [`StoreError::Broken`] when the file system does not say.
     pub fn check_room(&self) -> Result<u64, StoreError> {
         let directory = &self.inner.options.directory;
-        let free = free_bytes(directory)?;
+        let disk = &self.inner.disk;
+        let free = disk.free_bytes(directory)?;
         let reserve = self.inner.options.reserve_bytes;
         let full = free < reserve;
         if self.inner.published.full.swap(full, Ordering::AcqRel) != full {
@@ -287,10 +291,13 @@ impl Store {
         }
         let ballast = directory.join("ballast");
         if full {
-            let _ = std::fs::remove_file(&ballast);
-        } else if !ballast.exists() && free > reserve.saturating_mul(2) {
+            let _ = disk.remove(&ballast);
+        } else if !disk.exists(&ballast)? && free > reserve.saturating_mul(2) {
             // Only a help: a quota may forbid it.
-            if let Err(error) = std::fs::write(&ballast, vec![0; BALLAST_BYTES]) {
+            let written = disk
+                .append(&ballast)
+                .and_then(|mut file| file.append(&vec![0; BALLAST_BYTES]));
+            if let Err(error) = written {
                 tracing::warn!(%error, "the ballast file cannot be written");
             }
         }

@@ -12,6 +12,11 @@ use schema::{
 use super::*;
 use crate::Clock;
 
+mod disk;
+mod faults;
+mod model;
+mod power;
+
 const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
 
 struct Desk {
