@@ -64,6 +64,9 @@ struct Inode {
     kept: Vec<u8>,
     /// Sectors written since the last sync, with what they held in between.
     changed: BTreeMap<usize, Vec<Vec<u8>>>,
+    /// Lengths since the last sync: setting one is a single step, writing behind the end
+    /// goes there sector by sector.
+    lengths: Vec<usize>,
 }
 
 impl SimDisk {
@@ -271,6 +274,10 @@ impl Inode {
             }
         }
         if self.seen.len() < end {
+            let on_the_way = (self.seen.len() / SECTOR + 1..).map(|sector| sector * SECTOR);
+            self.lengths
+                .extend(on_the_way.take_while(|length| *length < end));
+            self.lengths.push(end);
             self.seen.resize(end, 0);
         }
         self.seen[offset..end].copy_from_slice(bytes);
@@ -283,10 +290,12 @@ impl Inode {
             self.changed.entry(sector).or_default();
         }
         self.seen.resize(length, 0);
+        self.lengths.push(length);
     }
 
     fn sync(&mut self) {
         self.kept.resize(self.seen.len(), 0);
+        self.lengths.clear();
         for sector in std::mem::take(&mut self.changed).into_keys() {
             let (from, to) = (sector * SECTOR, (sector + 1) * SECTOR);
             let to = to.min(self.seen.len());
@@ -297,14 +306,14 @@ impl Inode {
     }
 
     fn lose_power(&mut self, seed: u64) {
-        let (short, long) = {
-            let (a, b) = (self.kept.len(), self.seen.len());
-            (a.min(b), a.max(b))
-        };
+        let lengths = std::mem::take(&mut self.lengths);
         let length = match mix(seed, 1) % 3 {
             0 => self.kept.len(),
             1 => self.seen.len(),
-            _ => short + mix(seed, 2) as usize % (long - short + 1),
+            _ => {
+                let choice = mix(seed, 2) as usize % (lengths.len() + 1);
+                lengths.get(choice).copied().unwrap_or(self.kept.len())
+            }
         };
         // Of eight sectors so many survive: none, few, half, most, all.
         let lucky = [0, 1, 4, 7, 8][mix(seed, 3) as usize % 5];

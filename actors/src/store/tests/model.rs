@@ -192,10 +192,11 @@ impl Model {
         }
     }
 
-    /// What ended before is dropped.
+    /// One slice of what ended before is dropped.
     pub(super) fn retain(&mut self, before: UnixMillis) {
         let old = |line: &&Line| line.at < before && line.position < self.position;
-        let gone = self.journal.iter().take_while(old).count();
+        let slice = self.journal.iter().take(SLICE);
+        let gone = slice.take_while(old).count();
         self.journal.drain(..gone);
         let mut gone = Vec::new();
         for (seq, command) in &self.commands {
@@ -275,7 +276,10 @@ impl Model {
             let (what, body) = told(&row.entry);
             let at = (position.value(), row.channel.0, row.at);
             if (at, &what) != ((line.position, line.channel, line.at), &line.what) {
-                return Err(format!("journal: {at:?} {what} instead of {line:?}"));
+                return Err(format!(
+                    "journal: {at:?} {what} instead of {} {}",
+                    line.position, line.what
+                ));
             }
             self.compare_body(store, line, body)?;
         }
@@ -415,3 +419,6 @@ fn same<T: PartialEq + std::fmt::Debug>(what: &str, is: T, should_be: T) -> Resu
 fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
+
+/// Rows retention takes at once.
+const SLICE: usize = 2000;

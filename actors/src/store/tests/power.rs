@@ -630,11 +630,11 @@ fn make_base() -> (SimDisk, Model) {
     // The crowd's check-ins are long gone.
     let (retained, before) = (store.clone(), NOW.plus_seconds(3600));
     for _ in 0..2 {
+        model.retain(before);
         let retained = retained.clone();
         let asked = async move { retained.retain(before).await.map(|_| ok()) };
         settle(&mut writer, &mut [(ask(asked), ok())]);
     }
-    model.retain(before);
     model.secrets.clear();
     model.is_state_of(&store).unwrap();
     drop((store, retained, writer));
