@@ -735,6 +735,26 @@ fn power_cuts_lose_nothing_acknowledged_and_leave_nothing_else() {
 }
 
 #[test]
+fn power_cuts_at_every_operation_of_a_first_start_leave_no_half_of_a_store() {
+    let mut opened = 0;
+    for after in 1.. {
+        for seed in 0..8 {
+            let mut campaign = Campaign::new(0, &(SimDisk::default(), Model::default()));
+            campaign.disk.cut_after(after);
+            opened += usize::from(campaign.open().unwrap().is_some());
+            campaign.disk = campaign.disk.survived(mix(after, seed));
+            if let Err(why) = campaign.goes_on() {
+                panic!("cut at operation {after}, survivors of seed {seed}: {why}");
+            }
+        }
+        if opened > 0 {
+            println!("a first start has {after} operations; each was the last one 8 times");
+            return;
+        }
+    }
+}
+
+#[test]
 fn power_cuts_are_noticed_where_a_disk_does_not_keep_what_it_was_told_to() {
     for lie in [Lie::Appended, Lie::Names, Lie::Database] {
         let (seed, figures, why) = cuts(SHORT, Some(lie), None).expect_err("nobody noticed");
