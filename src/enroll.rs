@@ -115,7 +115,7 @@ pub fn link_url(url: &PublicUrl, secret: &str) -> String {
 /// # Errors
 /// [`EnrollError`]: the link is void, or our own trouble.
 pub async fn profile(app: &App, link: &Link, signed: bool) -> Result<Vec<u8>, EnrollError> {
-    let now = app.clock.now();
+    let now = app.store.expiry_clock();
     link.open(now)?;
     let url = PublicUrl::of(&app.config)?;
     if app.enroller.offers(app, &url, link.offers.rights) != link.offers {
@@ -213,7 +213,7 @@ async fn door(
 
 fn show(app: &App, secret: &str) -> Result<HttpResponse, EnrollError> {
     let link = find(app, secret)?;
-    link.open(app.clock.now())?;
+    link.open(app.store.expiry_clock())?;
     let url = PublicUrl::of(&app.config)?;
     let page = page::Page {
         organization: organization(app, &url),

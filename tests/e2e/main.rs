@@ -6,10 +6,12 @@
 mod house;
 
 mod api_commands;
+mod clock;
 mod compat_nanomdm;
 mod device_door;
 mod doctor;
 mod enrollment_links;
+mod full_disk;
 mod hardening;
 mod kill;
 mod push_certificates;

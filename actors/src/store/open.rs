@@ -24,6 +24,7 @@ use super::tables::{
     SCHEMA_VERSION, SECRET, SEEN, SEEN_BODY, SEGMENT, TOKEN, TokenRow, decode, encode,
 };
 use super::tail::{Cohort, Counts, Enrolled, Published, write};
+use super::watch::last_known;
 use super::writer::{Numbers, Writer};
 use super::{Inner, Store, StoreError, lock};
 use crate::clock::Clock;
@@ -113,8 +114,11 @@ impl Store {
         let mut transaction = database.begin_write()?;
         transaction.set_quick_repair(true);
         migrate(&transaction)?;
+        if let Some(last) = last_known(&transaction)? {
+            published.watch.compare(last);
+        }
         load(&transaction, &published)?;
-        let mut guard = Guard::load(&transaction, options.guard)?;
+        let mut guard = Guard::load(&transaction, options.guard, published.clock.passed())?;
         let numbers = replay(&transaction, &published, &mut segments, &mut guard)?;
         transaction.commit()?;
         published

@@ -87,7 +87,7 @@ impl Batch<'_> {
     }
 
     fn retain_idempotency(&mut self) -> Result<usize, StoreError> {
-        let now = self.now;
+        let now = self.published.watch.now();
         let mut gone = 0;
         self.transaction.open_table(IDEMPOTENCY)?.retain(|_, row| {
             let keep = decode::<IdempotencyRow>(row).is_ok_and(|row| row.until > now);

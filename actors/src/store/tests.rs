@@ -12,6 +12,7 @@ use schema::{
 use super::*;
 use crate::Clock;
 
+mod clock;
 mod disk;
 mod faults;
 mod model;

@@ -114,7 +114,9 @@ impl Writer {
         let begun = Instant::now();
         let now = self.published.clock.now();
         let figures = &self.published.figures;
-        figures.writing_since.store(now.0, Ordering::Release);
+        figures
+            .writing_since
+            .store(self.published.clock.passed(), Ordering::Release);
         let operations = waiting.len() as u64;
 
         let mut transaction = self.database.begin_write()?;
