@@ -117,7 +117,7 @@ pub fn link_url(url: &PublicUrl, secret: &str) -> String {
 /// # Errors
 /// [`EnrollError`]: the link is void, or our own trouble.
 pub async fn profile(app: &App, link: &Link, signed: bool) -> Result<Vec<u8>, EnrollError> {
-    link.open(app.clock.now())?;
+    link.open(app.store.expiry_clock())?;
     let url = PublicUrl::of(&app.config)?;
     if app.enroller.offers(app, &url, link.offers.rights) != link.offers {
         return Err(EnrollError::Outdated);
@@ -198,7 +198,7 @@ async fn door(
 
 fn show(app: &App, secret: &str) -> Result<HttpResponse, EnrollError> {
     let link = find(app, secret)?;
-    link.open(app.clock.now())?;
+    link.open(app.store.expiry_clock())?;
     let url = PublicUrl::of(&app.config)?;
     let page = page::Page {
         organization: organization(app, &url),

@@ -110,7 +110,7 @@ pub async fn serve(mut config: Config, clock: Clock) -> anyhow::Result<Running> 
         app.expiries.clone(),
         app.scep.clone(),
         app.config.store.retention_days,
-    )?;
+    );
     let (tell, ended) = oneshot::channel();
     let housekeeping = actix::spawn(async move {
         // Nobody listens any more when the server was stopped in time.

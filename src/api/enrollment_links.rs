@@ -196,7 +196,7 @@ pub async fn list(
     let more = links.len() > limit;
     links.truncate(limit);
     let last = links.last().filter(|_| more);
-    let now = app.clock.now();
+    let now = app.store.expiry_clock();
     Ok(web::Json(Page {
         next: last.map(|(no, _)| cursor(LINKS, *no)),
         items: links.iter().map(|(_, link)| item(link, now)).collect(),
@@ -219,7 +219,7 @@ pub async fn show(
 ) -> Result<web::Json<LinkItem>, Problem> {
     admin.demand(Scope::Enroll)?;
     let link = find(&app, id.into_inner())?;
-    Ok(web::Json(item(&link, app.clock.now())))
+    Ok(web::Json(item(&link, app.store.expiry_clock())))
 }
 
 /// Takes an enrollment link back: nothing is issued through it from then on.
@@ -284,7 +284,7 @@ impl NewLink {
         url: &PublicUrl,
         idempotency: Option<Idempotency>,
     ) -> Result<(String, Link), Problem> {
-        let now = app.clock.now();
+        let now = app.store.expiry_clock();
         let device = self.device()?;
         let known = device.as_ref().map(|device| known(app, device));
         let known = known.transpose()?.flatten();

@@ -35,7 +35,7 @@ async fn scep(app: &App, link: &Link, url: &PublicUrl) -> Result<ScepPayload, En
         link: link.id.0.clone(),
         shared: link.shared,
         enrollment: link.device.clone(),
-        expires: link.challenge_expires(app.clock.now(), ttl),
+        expires: link.challenge_expires(app.store.expiry_clock(), ttl),
     };
     Ok(ScepPayload {
         url: url.at("/scep"),

@@ -7,10 +7,12 @@ mod house;
 
 mod api_commands;
 mod checkin_server;
+mod clock;
 mod compat_nanomdm;
 mod device_door;
 mod doctor;
 mod enrollment_links;
+mod full_disk;
 mod hardening;
 mod kill;
 mod pkcs12;

@@ -126,7 +126,7 @@ impl Inner {
     fn check_challenge(&self, paid_with: PaidWith) -> Result<(), Stop> {
         if let PaidWith::Challenge(hash) = paid_with {
             let challenge = self.store.challenge(&hash)?.ok_or(Refusal::Unknown)?;
-            challenge.check(self.clock.now())?;
+            challenge.check(self.store.expiry_clock())?;
         }
         Ok(())
     }

@@ -68,7 +68,7 @@ impl Inner {
         let now = self.clock.now();
         // Others may have used it up while this one waited: no key is made in vain.
         let link = self.store.link(&link.id)?.unwrap_or_else(|| link.clone());
-        if let Err(void) = link.open(now) {
+        if let Err(void) = link.open(self.store.expiry_clock()) {
             return Ok(Err(void));
         }
         let key = PKey::from_rsa(Rsa::generate(KEY_BITS).map_err(CaError::from)?);

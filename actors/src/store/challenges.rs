@@ -109,7 +109,7 @@ impl Store {
         aws_lc_rs::rand::fill(&mut random).map_err(|_| StoreError::broken("no randomness"))?;
         let secret = URL_SAFE_NO_PAD.encode(random);
         let hash = Self::challenge_hash(secret.as_bytes());
-        let now = self.inner.published.clock.now();
+        let now = self.expiry_clock();
         self.write(move |transaction| {
             clear_away(transaction, now)?;
             let record = ChallengeRecord {
@@ -260,9 +260,9 @@ impl Store {
     ) -> Result<Spent, StoreError> {
         let decided = Arc::new(OnceLock::new());
         let told = decided.clone();
-        let clock = self.inner.published.clock.clone();
+        let published = self.inner.published.clone();
         self.write(move |transaction| {
-            let outcome = decide(transaction, clock.now())?;
+            let outcome = decide(transaction, published.watch.now())?;
             let _ = told.set(outcome);
             Ok(Box::new(|_: &Published| {}))
         })

@@ -18,8 +18,8 @@ use super::segments::Address;
 /// Version of everything on this page.
 pub(super) const SCHEMA_VERSION: u32 = 3;
 
-/// Name -> bytes: `schema`, `seq`, `position`, `channel`, `folded`, `instance`,
-/// `public_url`.
+/// Name -> bytes: `schema`, `numbers`, `instance`, `public_url`, `clock` (the journal
+/// position and the time at which an admin confirmed the clock).
 pub(super) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 /// ChannelNo -> [`ChannelRow`].
 pub(super) const CHANNEL: TableDefinition<u32, &[u8]> = TableDefinition::new("channel");
