@@ -3,13 +3,17 @@
 //! The signed message of the second and third phase holds a property list; here it is
 //! read, bounded. Whether its signer is a device is for the caller to find out first.
 
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{BadId, EnrollId};
 use crate::xml::{Scalar, Scan, Unreadable};
 
 /// The attributes of a device, as it was asked for them.
 #[derive(Clone, PartialEq, Eq)]
 pub struct DeviceAnswer {
-    /// The challenge it was handed; a secret.
-    pub challenge: String,
+    /// The challenge it was handed; a secret. The second phase is nothing without it, in
+    /// the third a device need not repeat it.
+    pub challenge: Option<String>,
     /// Its model, such as `iPhone15,2`.
     pub product: String,
     /// Its serial number.
@@ -18,6 +22,23 @@ pub struct DeviceAnswer {
     pub udid: Option<String>,
     /// Its build, where it has told it.
     pub version: Option<String>,
+}
+
+/// A device on its way through over-the-air enrollment: every phase must name the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OtaDevice {
+    /// Its UDID, under which it will enroll.
+    pub udid: EnrollId,
+    /// Its serial number.
+    pub serial: String,
+}
+
+impl OtaDevice {
+    /// Whether an admin means this one by an id or a serial number.
+    #[must_use]
+    pub fn is(&self, named: &EnrollId) -> bool {
+        *named == self.udid || named.as_str() == self.serial
+    }
 }
 
 impl std::fmt::Debug for DeviceAnswer {
@@ -43,6 +64,9 @@ pub enum AnswerError {
     /// An attribute is no text, or longer than any device's.
     #[error("{0} is not a text of at most {LONGEST} bytes")]
     NotText(&'static str),
+    /// The UDID could not be one.
+    #[error("UDID: {0}")]
+    BadUdid(#[from] BadId),
 }
 
 impl DeviceAnswer {
@@ -54,11 +78,23 @@ impl DeviceAnswer {
         let scan = Scan::new(content)?;
         let must = |key| attribute(&scan, key)?.ok_or(AnswerError::Missing(key));
         Ok(Self {
-            challenge: must("CHALLENGE")?,
+            challenge: attribute(&scan, "CHALLENGE")?,
             product: must("PRODUCT")?,
             serial: must("SERIAL")?,
             udid: attribute(&scan, "UDID")?,
             version: attribute(&scan, "VERSION")?,
+        })
+    }
+
+    /// The device it names.
+    ///
+    /// # Errors
+    /// [`AnswerError`]: it names none.
+    pub fn device(&self) -> Result<OtaDevice, AnswerError> {
+        let udid = self.udid.as_deref().ok_or(AnswerError::Missing("UDID"))?;
+        Ok(OtaDevice {
+            udid: EnrollId::device(udid)?,
+            serial: self.serial.clone(),
         })
     }
 }
@@ -90,7 +126,7 @@ mod tests {
     #[test]
     fn a_device_says_what_it_is_and_its_challenge_stays_out_of_logs() {
         let answer = DeviceAnswer::parse(&plist(WHOLE)).unwrap();
-        assert_eq!(answer.challenge, "s3cret");
+        assert_eq!(answer.challenge.as_deref(), Some("s3cret"));
         assert_eq!((&*answer.product, &*answer.serial), ("iPhone15,2", "C02"));
         assert_eq!((&answer.udid, &answer.version), (&None, &None));
         let shown = format!("{answer:?}");
@@ -104,8 +140,10 @@ mod tests {
     fn an_answer_that_lacks_something_or_is_no_plist_is_refused_by_name() {
         for key in ["CHALLENGE", "PRODUCT", "SERIAL"] {
             let without = WHOLE.replace(&format!("<key>{key}<"), "<key>OTHER<");
-            let refused = DeviceAnswer::parse(&plist(&without));
-            assert_eq!(refused, Err(AnswerError::Missing(key)));
+            match DeviceAnswer::parse(&plist(&without)) {
+                Ok(answer) => assert!(key == "CHALLENGE" && answer.challenge.is_none()),
+                Err(refused) => assert_eq!(refused, AnswerError::Missing(key)),
+            }
             let long = plist(&WHOLE.replace(
                 &format!("<key>{key}</key><string>"),
                 &format!("<key>{key}</key><string>{}", "x".repeat(LONGEST)),
@@ -121,5 +159,19 @@ mod tests {
             DeviceAnswer::parse(b"bplist00\xd0"),
             Err(Unreadable::Binary.into())
         );
+    }
+
+    #[test]
+    fn the_device_it_names_has_a_udid_and_is_known_by_either_name() {
+        let named = |more: &str| DeviceAnswer::parse(&plist(&format!("{WHOLE}{more}")));
+        let missing = named("").unwrap().device();
+        assert_eq!(missing, Err(AnswerError::Missing("UDID")));
+        let bad = named("<key>UDID</key><string>A B</string>").unwrap();
+        assert!(matches!(bad.device(), Err(AnswerError::BadUdid(_))));
+        let device = named("<key>UDID</key><string>AB</string>").unwrap();
+        let device = device.device().unwrap();
+        for (name, is) in [("AB", true), ("C02", true), ("AC", false)] {
+            assert_eq!(device.is(&EnrollId::device(name).unwrap()), is, "{name}");
+        }
     }
 }

@@ -144,7 +144,11 @@ fn a_real_devices_message_verifies_under_its_makers_ca_and_says_what_it_is() {
     let udid = "78897E40-F532-5DE0-A7DC-56BAC5CEEB9C";
     assert_eq!(answer.udid.as_deref(), Some(udid));
     assert_eq!(answer.version.as_deref(), Some("22A380"));
-    assert!(!answer.challenge.is_empty());
+    assert!(
+        answer
+            .challenge
+            .is_some_and(|challenge| !challenge.is_empty())
+    );
 
     let mut changed = message.clone();
     let at = changed
