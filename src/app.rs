@@ -12,7 +12,7 @@ use actors::{Clock, Store};
 
 use crate::config::Config;
 use crate::enroll::Enroller;
-use crate::identity::IdentityVerifier;
+use crate::identity::{IdentityVerifier, MessageVerifier};
 use crate::metrics::Metrics;
 
 /// The house as the doors see it.
@@ -34,6 +34,8 @@ pub struct App {
     pub expiries: Expiries,
     /// Proves devices' identities.
     pub verifier: IdentityVerifier,
+    /// Proves devices that enroll over the air.
+    pub messages: MessageVerifier,
     /// Makes enrollment profiles.
     pub enroller: Enroller,
     /// PEM of the TLS root devices must be told to trust, when it is one of our own.

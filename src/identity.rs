@@ -95,8 +95,8 @@ pub enum IdentityError {
     /// `Mdm-Signature` is not a SignedData that can be verified.
     #[error("device sent an unreadable Mdm-Signature: {0}")]
     UnreadableSignature(CmsError),
-    /// `Mdm-Signature` does not match the body.
-    #[error("Mdm-Signature does not match the body")]
+    /// The signature does not match the body.
+    #[error("the signature does not match the body")]
     BadSignature,
     /// None of the configured authorities issued the certificate.
     #[error("identity certificate was not issued by a configured authority")]
