@@ -38,7 +38,7 @@ async fn scep(app: &App, link: &Link, url: &PublicUrl) -> Result<ScepPayload, En
         expires: link.challenge_expires(app.store.expiry_clock(), ttl),
     };
     Ok(ScepPayload {
-        url: url.at("/scep"),
+        url: url.at(&format!("/scep/{}", link.id)),
         challenge: app.store.mint_challenge(challenge).await?,
         ca_fingerprint: app.enroller.ca_fingerprint,
     })
