@@ -13,6 +13,7 @@ use actors::{Clock, Store};
 use crate::config::Config;
 use crate::enroll::Enroller;
 use crate::identity::{IdentityVerifier, MessageVerifier};
+use crate::link_limits::LinkLimits;
 use crate::metrics::Metrics;
 
 /// The house as the doors see it.
@@ -44,6 +45,12 @@ pub struct App {
     pub scep: Scep,
     /// Turns away what is too much.
     pub admission: Admission,
+    /// How often each enrollment link is served at `/enroll`.
+    pub enroll_limits: LinkLimits,
+    /// How often each enrollment link's `/scep` is.
+    pub scep_limits: LinkLimits,
+    /// How often each is at `/enroll/ota`.
+    pub ota_limits: LinkLimits,
     /// What is counted at the doors.
     pub metrics: Metrics,
     /// Key of the NanoMDM dialect, when it is mounted.

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use ::config::{Config as Layers, Environment, File, FileFormat};
+use actors::ca::CaKey;
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, de};
 
@@ -217,10 +218,31 @@ pub struct Apns {
 pub struct Scep {
     /// Life of the device CA.
     pub ca_validity_days: u32,
+    /// The kind of key the device CA is made with at the first start.
+    pub ca_key_type: CaKeyType,
     /// Life of the identity certificates it issues.
     pub validity_days: u32,
     /// Time a device has between fetching its profile and asking for its certificate.
     pub challenge_ttl_minutes: u64,
+}
+
+/// The kind of key a device CA is made with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CaKeyType {
+    /// RSA of 2048 bits.
+    Rsa2048,
+    /// ECDSA on P-256.
+    P256,
+}
+
+impl From<CaKeyType> for CaKey {
+    fn from(key: CaKeyType) -> Self {
+        match key {
+            CaKeyType::Rsa2048 => Self::Rsa2048,
+            CaKeyType::P256 => Self::P256,
+        }
+    }
 }
 
 /// `[compat]`
@@ -249,6 +271,9 @@ pub struct Limits {
     pub body_mb: usize,
     /// Time for a body to arrive.
     pub body_seconds: u64,
+    /// Requests a second that each enrollment link is good for, at `/enroll` and at
+    /// `/scep`; 0 is no limit.
+    pub link_per_second: u32,
 }
 
 /// `[guard]`
@@ -357,6 +382,7 @@ impl Default for Scep {
     fn default() -> Self {
         Self {
             ca_validity_days: 7300,
+            ca_key_type: CaKeyType::Rsa2048,
             validity_days: 397,
             challenge_ttl_minutes: 60,
         }
@@ -369,6 +395,7 @@ impl Default for Limits {
             requests: 4096,
             body_mb: 256,
             body_seconds: 30,
+            link_per_second: 200,
         }
     }
 }
@@ -545,7 +572,7 @@ mod tests {
             .filter(|line| line.contains(" = ") && !line.starts_with('#'));
         assert_eq!(
             shown.count(),
-            44,
+            46,
             "a key was added or removed: show it in config.toml too"
         );
     }

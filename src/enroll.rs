@@ -255,11 +255,15 @@ fn refuse(error: &EnrollError, page: bool) -> HttpResponse {
     response
 }
 
+/// The link with this secret, if it is not asked for too often.
 fn find(app: &App, secret: &str) -> Result<Link, EnrollError> {
     let hash = hash(secret);
     let link = app.store.link(&id_of(&hash))?;
-    link.filter(|link| verify_slices_are_equal(&link.secret, &hash).is_ok())
-        .ok_or(EnrollError::Unknown)
+    let link = link
+        .filter(|link| verify_slices_are_equal(&link.secret, &hash).is_ok())
+        .ok_or(EnrollError::Unknown)?;
+    app.enroll_limits.admit(Some(&link.id))?;
+    Ok(link)
 }
 
 /// A browser says that it reads HTML; a device that installs profiles, and curl, do not.

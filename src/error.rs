@@ -20,6 +20,7 @@ use serde::Serialize;
 use utoipa::{IntoResponses, ToSchema};
 
 use crate::identity::{IdentityError, MessageError};
+use crate::link_limits::TooOften;
 use crate::public_url::NoPublicUrl;
 
 /// Why a device's request is not served.
@@ -73,6 +74,12 @@ pub enum DeviceError {
     /// A profile that cannot be handed out.
     #[error(transparent)]
     Enroll(#[from] EnrollError),
+    /// A path of no enrollment link.
+    #[error("there is no such enrollment link")]
+    UnknownLink,
+    /// One enrollment link asks too much.
+    #[error(transparent)]
+    TooOften(#[from] TooOften),
     /// A report at the listener of check-ins.
     #[error("only check-ins are taken here")]
     NotHere,
@@ -123,6 +130,8 @@ impl DeviceError {
                 Refusal::NotBound | Refusal::NotProof => "not_proof",
             },
             Self::Enroll(error) => error.outcome(),
+            Self::UnknownLink => "unknown_link",
+            Self::TooOften(_) => "too_often",
             Self::NotHere => "not_here",
         }
     }
@@ -159,7 +168,8 @@ impl ResponseError for DeviceError {
             Self::TooLong(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::Encoded | Self::MediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::NotHere => StatusCode::NOT_FOUND,
+            Self::TooOften(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::UnknownLink | Self::NotHere => StatusCode::NOT_FOUND,
         }
     }
 
@@ -168,6 +178,9 @@ impl ResponseError for DeviceError {
         if self.status_code() == StatusCode::SERVICE_UNAVAILABLE {
             response.insert_header((RETRY_AFTER, retry_after().to_string()));
             return response.finish();
+        }
+        if let Self::TooOften(TooOften(wait)) = self {
+            response.insert_header((RETRY_AFTER, wait.as_secs().to_string()));
         }
         response
             .content_type(ContentType::plaintext())
@@ -184,6 +197,9 @@ pub enum EnrollError {
     /// It lets nobody through any more.
     #[error(transparent)]
     Void(#[from] LinkVoid),
+    /// It is asked for too often.
+    #[error(transparent)]
+    TooOften(#[from] TooOften),
     /// The server's URLs or its signer changed since it was made.
     #[error("the enrollment link was made before the server's URLs changed")]
     Outdated,
@@ -211,6 +227,7 @@ impl EnrollError {
         match self {
             Self::Unknown => "unknown_link",
             Self::Void(void) => void.name(),
+            Self::TooOften(_) => "too_often",
             Self::Outdated => "outdated_link",
             Self::NoPublicUrl(_) => "no_public_url",
             Self::Store(_) => "store",
@@ -226,6 +243,7 @@ impl ResponseError for EnrollError {
         match self {
             Self::Unknown => StatusCode::NOT_FOUND,
             Self::Void(_) | Self::Outdated => StatusCode::GONE,
+            Self::TooOften(_) => StatusCode::TOO_MANY_REQUESTS,
             _ => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -235,6 +253,10 @@ impl ResponseError for EnrollError {
         let words = match self {
             Self::Unknown => "there is no such enrollment link\n",
             Self::Void(_) | Self::Outdated => "this enrollment link is no longer valid\n",
+            Self::TooOften(TooOften(wait)) => {
+                response.insert_header((RETRY_AFTER, wait.as_secs().to_string()));
+                "this enrollment link is used too often, try again in a moment\n"
+            }
             _ => {
                 response.insert_header((RETRY_AFTER, retry_after().to_string()));
                 "no device can be enrolled now\n"
@@ -444,9 +466,10 @@ impl From<EnrollError> for Problem {
             EnrollError::Void(_) | EnrollError::Outdated => Self::conflict("link_void", detail),
             EnrollError::NoPublicUrl(why) => why.into(),
             EnrollError::Store(error) => error.into(),
-            EnrollError::Signer(_) | EnrollError::Identity(_) | EnrollError::Stopping => {
-                Self::unavailable(detail)
-            }
+            EnrollError::TooOften(_)
+            | EnrollError::Signer(_)
+            | EnrollError::Identity(_)
+            | EnrollError::Stopping => Self::unavailable(detail),
         }
     }
 }

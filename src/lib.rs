@@ -15,6 +15,7 @@ pub mod demo;
 pub mod enroll;
 pub mod error;
 pub mod identity;
+pub mod link_limits;
 pub mod mdm;
 pub mod metrics;
 pub mod public_url;

@@ -8,6 +8,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use actors::Store;
+use actors::store::PublicUrls;
 use anyhow::bail;
 use reqwest::Url;
 
@@ -32,17 +33,14 @@ impl PublicUrl {
             return Err(NoPublicUrl::Unset);
         }
         let host = host_of(base, config.demo)?;
-        let checkin = match config.device.checkin_public_url.trim_end_matches('/') {
-            "" => base,
-            other => {
-                host_of(other, config.demo).map_err(NoPublicUrl::of_checkin)?;
-                other
-            }
-        };
+        let PublicUrls { device, checkin } = configured(&config.device);
+        if checkin != device {
+            host_of(&checkin, config.demo).map_err(NoPublicUrl::of_checkin)?;
+        }
         Ok(Self {
-            base: base.to_owned(),
+            base: device,
             host,
-            checkin: checkin.to_owned(),
+            checkin,
         })
     }
 
@@ -52,10 +50,13 @@ impl PublicUrl {
         format!("{}{path}", self.checkin)
     }
 
-    /// The base, without a slash at its end.
+    /// The bases, without a slash at their end.
     #[must_use]
-    pub fn base(&self) -> &str {
-        &self.base
+    pub fn bases(&self) -> PublicUrls {
+        PublicUrls {
+            device: self.base.clone(),
+            checkin: self.checkin.clone(),
+        }
     }
 
     /// The host devices know.
@@ -121,34 +122,52 @@ fn host_of(base: &str, demo: bool) -> Result<String, NoPublicUrl> {
     Ok(host.to_owned())
 }
 
-/// Proves that the public URL is the one devices enrolled with, or takes a new one while
+/// Proves that the public URLs are the ones devices enrolled with, or takes new ones while
 /// there are none.
 ///
 /// # Errors
 /// In words for the person at the terminal.
 pub async fn keep(config: &Config, store: &Store) -> anyhow::Result<()> {
-    let url = trimmed(&config.device);
-    let Some(kept) = store.public_url()?.filter(|kept| kept != url) else {
+    let now = configured(&config.device);
+    let Some(kept) = store.public_urls()?.filter(|kept| *kept != now) else {
         return Ok(());
     };
     let enrolled = store.enrolled_devices().len();
-    if config.demo || (url.is_empty() && enrolled == 0) {
+    if config.demo || (now.device.is_empty() && enrolled == 0) {
         return Ok(());
     }
     if enrolled > 0 && !config.force_public_url {
-        let now = if url.is_empty() { "not set" } else { url };
+        let (key, url, kept) = if kept.device == now.device {
+            ("checkin_public_url", now.checkin, kept.checkin)
+        } else {
+            ("public_url", now.device, kept.device)
+        };
+        let url = if url.is_empty() { "not set" } else { &url };
         bail!(
-            "device.public_url is {now}, but {enrolled} devices enrolled with {kept}: they keep \
+            "device.{key} is {url}, but {enrolled} devices enrolled with {kept}: they keep \
              that URL and cannot be told another. Put it back, or start once with \
              --force-public-url (the old URL must go on leading here, and new profiles and \
              links name the new one)"
         );
     }
-    if !url.is_empty() {
-        store.put_public_url(url).await?;
-        tracing::warn!(from = kept, to = url, "another public URL from now on");
+    if !now.device.is_empty() {
+        tracing::warn!(?kept, ?now, "other public URLs from now on");
+        store.put_public_urls(now).await?;
     }
     Ok(())
+}
+
+/// The bases as the configuration has them, which may be of no use to devices.
+fn configured(device: &Device) -> PublicUrls {
+    let base = trimmed(device);
+    let checkin = match device.checkin_public_url.trim_end_matches('/') {
+        "" => base,
+        other => other,
+    };
+    PublicUrls {
+        device: base.to_owned(),
+        checkin: checkin.to_owned(),
+    }
 }
 
 /// Gives a demo the public URLs it has none of: those of its listeners.

@@ -2,7 +2,9 @@
 //!
 //! Public: whoever holds a challenge may ask, so nothing here tells who someone is.
 //! Takes the request out of the forms clients put it in and hands it to the SCEP
-//! server below; what is issued, and to whom, is decided there.
+//! server below; what is issued, and to whom, is decided there. Profiles name a path of
+//! their enrollment link, so that what is too much for a link is known beforehand;
+//! renewals need none.
 
 use std::borrow::Cow;
 
@@ -14,6 +16,7 @@ use base64::Engine as _;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
+use schema::link::LinkId;
 
 use crate::app::App;
 use crate::error::DeviceError;
@@ -22,7 +25,7 @@ use crate::mdm::read;
 /// Mounts the SCEP door.
 pub fn routes(config: &mut web::ServiceConfig) {
     config.service(
-        web::resource("/scep")
+        web::resource(["/scep/{link}", "/scep"])
             .route(web::get().to(door))
             .route(web::post().to(door)),
     );
@@ -55,6 +58,9 @@ async fn serve(
         return Err(DeviceError::Encoded);
     }
     let query = Query::parse(request.query_string())?;
+    if query.operation == "PKIOperation" {
+        limit(request, app)?;
+    }
     let is_post = request.method() == Method::POST;
     match (query.operation.as_ref(), is_post) {
         ("GetCACaps", false) => Ok(answer("text/plain", CAPABILITIES)),
@@ -78,6 +84,18 @@ async fn serve(
         }
         _ => Err(DeviceError::Query("an operation that is not served")),
     }
+}
+
+/// Takes a request of the link its path names: before the decryption nothing else does.
+fn limit(request: &HttpRequest, app: &App) -> Result<(), DeviceError> {
+    let link = match request.match_info().get("link") {
+        Some(id) => {
+            let link = app.store.link(&LinkId(id.to_owned()))?;
+            Some(link.ok_or(DeviceError::UnknownLink)?.id)
+        }
+        None => None,
+    };
+    Ok(app.scep_limits.admit(link.as_ref())?)
 }
 
 async fn pki_operation(

@@ -32,6 +32,7 @@ use crate::auth::{Scope, new_token, token_record};
 use crate::config::Config;
 use crate::enroll::Enroller;
 use crate::identity::{IdentityVerifier, MessageVerifier};
+use crate::link_limits::LinkLimits;
 use crate::mdm::Takes;
 use crate::metrics::Metrics;
 use crate::{api, compat, enroll, mdm, public_url, scep, tls};
@@ -197,7 +198,11 @@ fn verifiers(
     config: &Config,
     expiries: &Expiries,
 ) -> anyhow::Result<(IdentityVerifier, MessageVerifier, DeviceCa)> {
-    let ca = DeviceCa::open(&config.store.path, config.scep.ca_validity_days)?;
+    let (key, days) = (config.scep.ca_key_type.into(), config.scep.ca_validity_days);
+    let ca = DeviceCa::open(&config.store.path, key, days)?;
+    if ca.key() != Some(key) {
+        tracing::warn!("scep.ca_key_type: the device CA keeps the key it was made with");
+    }
     let ca_ends = expiry::not_after(&ca.certificate_pem).context("ca.pem")?;
     expiries.watch(Purpose::DeviceCa, "ca.pem", ca_ends);
     let extra = authorities("device.extra_ca_files", &config.device.extra_ca_files)?;
@@ -274,7 +279,11 @@ fn assemble(
         config.limits.requests,
         config.limits.body_mb << 20,
     );
+    let per_second = config.limits.link_per_second;
     Ok(App {
+        enroll_limits: LinkLimits::new(per_second),
+        scep_limits: LinkLimits::new(per_second),
+        ota_limits: LinkLimits::new(per_second),
         nanomdm_api_key: config.nanomdm_api_key()?,
         metrics: Metrics::default(),
         config,

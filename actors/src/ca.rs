@@ -7,9 +7,7 @@
 mod issue;
 mod ra;
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,10 +15,11 @@ use openssl::asn1::Asn1Time;
 use openssl::bn::{BigNum, MsbOption};
 use openssl::error::ErrorStack;
 use openssl::hash::MessageDigest;
-use openssl::pkey::{PKey, Private};
-use openssl::rsa::Rsa;
+use openssl::pkey::Id;
 use openssl::x509::extension::{BasicConstraints, KeyUsage, SubjectKeyIdentifier};
 use openssl::x509::{X509, X509NameBuilder};
+
+use crate::key_files::{self, KeyFileError, KeyPair};
 
 pub use issue::{PublicKey, SignedLeaf};
 pub(crate) use issue::{message_digest, verify};
@@ -31,12 +30,16 @@ pub(crate) use ra::Ra;
 pub struct DeviceCa {
     /// The certificate in PEM.
     pub certificate_pem: Vec<u8>,
-    signer: Arc<Signer>,
+    signer: Arc<KeyPair>,
 }
 
-struct Signer {
-    certificate: X509,
-    key: PKey<Private>,
+/// The kind of key a CA is made with; it has it for life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CaKey {
+    /// RSA of 2048 bits, which every device takes.
+    Rsa2048,
+    /// ECDSA on P-256.
+    P256,
 }
 
 impl std::fmt::Debug for DeviceCa {
@@ -46,36 +49,26 @@ impl std::fmt::Debug for DeviceCa {
 }
 
 impl DeviceCa {
-    /// Reads the CA of a data directory, making it (RSA-2048) when there is none.
+    /// Reads the CA of a data directory, making one with such a key when there is none.
     ///
     /// # Errors
     /// [`CaError`] when a file cannot be read or written, or one of the two is missing.
-    pub fn open(directory: &Path, valid_days: u32) -> Result<Self, CaError> {
-        let (certificate, key) = (directory.join("ca.pem"), directory.join("ca.key"));
-        match (certificate.exists(), key.exists()) {
-            (true, true) => Self::of(fs::read(&certificate)?, &fs::read(&key)?),
-            (false, false) => {
-                let (certificate_pem, key_pem) = make(valid_days)?;
-                write_private(&key, &key_pem)?;
-                write_private(&certificate, &certificate_pem)?;
-                fs::File::open(directory)?.sync_all()?;
-                Self::of(certificate_pem, &key_pem)
-            }
-            (_, false) => Err(CaError::Missing("ca.key")),
-            (false, _) => Err(CaError::Missing("ca.pem")),
-        }
+    pub fn open(directory: &Path, key: CaKey, valid_days: u32) -> Result<Self, CaError> {
+        let pair = KeyPair::open(directory, "ca", || make(key, valid_days))?;
+        Ok(Self {
+            certificate_pem: pair.certificate.to_pem()?,
+            signer: Arc::new(pair),
+        })
     }
 
-    fn of(certificate_pem: Vec<u8>, key_pem: &[u8]) -> Result<Self, CaError> {
-        let certificate = X509::from_pem(&certificate_pem)?;
-        let key = PKey::private_key_from_pem(key_pem)?;
-        if !certificate.public_key()?.public_eq(&key) {
-            return Err(CaError::NotAPair);
+    /// The kind of its key, if it is one we make.
+    #[must_use]
+    pub fn key(&self) -> Option<CaKey> {
+        match self.signer.key.id() {
+            Id::RSA => Some(CaKey::Rsa2048),
+            Id::EC => Some(CaKey::P256),
+            _ => None,
         }
-        Ok(Self {
-            certificate_pem,
-            signer: Arc::new(Signer { certificate, key }),
-        })
     }
 
     /// The certificate in DER.
@@ -102,15 +95,15 @@ impl DeviceCa {
 /// Why there is no device CA.
 #[derive(Debug, thiserror::Error)]
 pub enum CaError {
-    /// Only one of the two files is there; a new CA would shut all devices out.
-    #[error("{0} is missing from the data directory while its counterpart is there")]
-    Missing(&'static str),
-    /// The two files are not a pair.
-    #[error("ca.pem and ca.key in the data directory do not belong together")]
-    NotAPair,
-    /// A file cannot be read or written.
+    /// Its files are not what they should be; a new CA would shut all devices out.
+    #[error("device CA: {0}")]
+    Files(#[from] KeyFileError),
+    /// A file of the RA cannot be read or written.
     #[error("device CA: {0}")]
     Io(#[from] io::Error),
+    /// A key is not one to certify.
+    #[error("device CA: a key of its own cannot be certified")]
+    BadKey,
     /// OpenSSL's word.
     #[error("device CA: {0}")]
     OpenSsl(#[from] ErrorStack),
@@ -122,8 +115,11 @@ pub enum CaError {
     Der(#[from] schema::der::DerError),
 }
 
-fn make(valid_days: u32) -> Result<(Vec<u8>, Vec<u8>), ErrorStack> {
-    let key = PKey::from_rsa(Rsa::generate(2048)?)?;
+fn make(key: CaKey, valid_days: u32) -> Result<KeyPair, ErrorStack> {
+    let key = match key {
+        CaKey::Rsa2048 => key_files::rsa_key()?,
+        CaKey::P256 => key_files::p256_key()?,
+    };
     let mut name = X509NameBuilder::new()?;
     name.append_entry_by_text("O", "Reveille")?;
     name.append_entry_by_text("CN", "Reveille Device CA")?;
@@ -149,18 +145,10 @@ fn make(valid_days: u32) -> Result<(Vec<u8>, Vec<u8>), ErrorStack> {
     let key_id = SubjectKeyIdentifier::new().build(&builder.x509v3_context(None, None))?;
     builder.append_extension(key_id)?;
     builder.sign(&key, MessageDigest::sha256())?;
-    Ok((builder.build().to_pem()?, key.private_key_to_pem_pkcs8()?))
-}
-
-/// Writes a file that only we may read, and that must not be there yet.
-pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
+    Ok(KeyPair {
+        certificate: builder.build(),
+        key,
+    })
 }
 
 #[cfg(test)]
@@ -168,13 +156,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_ca_is_made_once_and_half_a_ca_is_refused() {
-        let directory = tempfile::tempdir().unwrap();
-        let made = DeviceCa::open(directory.path(), 3650).unwrap();
-        let read = DeviceCa::open(directory.path(), 3650).unwrap();
-        assert_eq!(made.certificate_pem, read.certificate_pem);
-        fs::remove_file(directory.path().join("ca.key")).unwrap();
-        let half = DeviceCa::open(directory.path(), 3650);
-        assert!(matches!(half, Err(CaError::Missing("ca.key"))));
+    fn a_ca_keeps_the_key_it_was_made_with() {
+        for (made_with, asked_later) in
+            [(CaKey::Rsa2048, CaKey::P256), (CaKey::P256, CaKey::Rsa2048)]
+        {
+            let directory = tempfile::tempdir().unwrap();
+            let made = DeviceCa::open(directory.path(), made_with, 3650).unwrap();
+            let read = DeviceCa::open(directory.path(), asked_later, 3650).unwrap();
+            assert_eq!(made.certificate_pem, read.certificate_pem);
+            assert_eq!(read.key(), Some(made_with));
+        }
     }
 }

@@ -97,6 +97,7 @@ impl Housekeeper {
                 break;
             }
         }
+        while self.store.forget_links(before).await? > 0 {}
         Ok(())
     }
 }

@@ -12,6 +12,7 @@ pub mod clock;
 pub mod device;
 pub mod expiry;
 pub mod housekeeping;
+pub mod key_files;
 pub mod profile_signer;
 pub mod push_certificate;
 pub mod pusher;

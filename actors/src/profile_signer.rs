@@ -4,8 +4,6 @@
 //! profile by another signer is refused. Made at the first start and kept as two files
 //! in the data directory. Called by the door that hands profiles out.
 
-use std::fs;
-use std::io;
 use std::path::Path;
 
 use openssl::asn1::Asn1Time;
@@ -13,20 +11,17 @@ use openssl::bn::{BigNum, MsbOption};
 use openssl::error::ErrorStack;
 use openssl::hash::MessageDigest;
 use openssl::pkcs7::{Pkcs7, Pkcs7Flags};
-use openssl::pkey::{PKey, Private};
-use openssl::rsa::Rsa;
 use openssl::stack::Stack;
 use openssl::x509::extension::{BasicConstraints, ExtendedKeyUsage, KeyUsage};
 use openssl::x509::{X509, X509NameBuilder};
 use schema::Leaf;
 
-use crate::ca::write_private;
+use crate::key_files::{KeyFileError, KeyPair, rsa_key};
 
 /// Signs profiles.
 #[derive(Clone)]
 pub struct ProfileSigner {
-    certificate: X509,
-    key: PKey<Private>,
+    pair: KeyPair,
 }
 
 impl std::fmt::Debug for ProfileSigner {
@@ -42,26 +37,8 @@ impl ProfileSigner {
     /// [`SignerError`] when a file cannot be read or written, one of the two is missing,
     /// or they do not belong together.
     pub fn open(directory: &Path) -> Result<Self, SignerError> {
-        let (certificate, key) = (directory.join(CERTIFICATE), directory.join(KEY));
-        match (certificate.exists(), key.exists()) {
-            (true, true) => {
-                let signer = Self {
-                    certificate: X509::from_pem(&fs::read(&certificate)?)?,
-                    key: PKey::private_key_from_pem(&fs::read(&key)?)?,
-                };
-                let belongs = signer.certificate.public_key()?.public_eq(&signer.key);
-                belongs.then_some(signer).ok_or(SignerError::NotAPair)
-            }
-            (false, false) => {
-                let made = Self::make()?;
-                write_private(&key, &made.key.private_key_to_pem_pkcs8()?)?;
-                write_private(&certificate, &made.certificate.to_pem()?)?;
-                fs::File::open(directory)?.sync_all()?;
-                Ok(made)
-            }
-            (_, false) => Err(SignerError::Missing(KEY)),
-            (false, _) => Err(SignerError::Missing(CERTIFICATE)),
-        }
+        let pair = KeyPair::open(directory, "profile", make)?;
+        Ok(Self { pair })
     }
 
     /// Signs a profile: CMS SignedData in DER, the profile and the certificate inside.
@@ -71,7 +48,13 @@ impl ProfileSigner {
     pub fn sign(&self, profile: &[u8]) -> Result<Vec<u8>, SignerError> {
         let flags = Pkcs7Flags::BINARY | Pkcs7Flags::NOSMIMECAP;
         let others = Stack::new()?;
-        let signed = Pkcs7::sign(&self.certificate, &self.key, &others, profile, flags)?;
+        let signed = Pkcs7::sign(
+            &self.pair.certificate,
+            &self.pair.key,
+            &others,
+            profile,
+            flags,
+        )?;
         Ok(signed.to_der()?)
     }
 
@@ -80,9 +63,9 @@ impl ProfileSigner {
     /// # Errors
     /// Only when OpenSSL itself fails.
     pub fn leaf(&self) -> Result<Leaf, SignerError> {
-        let digest = self.certificate.digest(MessageDigest::sha256())?;
+        let digest = self.pair.certificate.digest(MessageDigest::sha256())?;
         let digest = <[u8; 32]>::try_from(&*digest);
-        digest.map(Leaf).map_err(|_| SignerError::NotAPair)
+        digest.map(Leaf).map_err(|_| SignerError::Hash)
     }
 
     /// The certificate in PEM, for whoever is to trust profiles.
@@ -90,59 +73,54 @@ impl ProfileSigner {
     /// # Errors
     /// Only when OpenSSL itself fails.
     pub fn certificate_pem(&self) -> Result<Vec<u8>, SignerError> {
-        Ok(self.certificate.to_pem()?)
+        Ok(self.pair.certificate.to_pem()?)
     }
+}
 
-    fn make() -> Result<Self, ErrorStack> {
-        let key = PKey::from_rsa(Rsa::generate(2048)?)?;
-        let mut name = X509NameBuilder::new()?;
-        name.append_entry_by_text("O", "Reveille")?;
-        name.append_entry_by_text("CN", "Reveille Profile Signing")?;
-        let name = name.build();
-        let mut serial = BigNum::new()?;
-        serial.rand(127, MsbOption::MAYBE_ZERO, false)?;
-        let mut builder = X509::builder()?;
-        builder.set_version(2)?;
-        builder.set_serial_number(&*serial.to_asn1_integer()?)?;
-        builder.set_subject_name(&name)?;
-        builder.set_issuer_name(&name)?;
-        builder.set_pubkey(&key)?;
-        builder.set_not_before(&*Asn1Time::days_from_now(0)?)?;
-        builder.set_not_after(&*Asn1Time::days_from_now(VALID_DAYS)?)?;
-        builder.append_extension(BasicConstraints::new().critical().build()?)?;
-        builder.append_extension(KeyUsage::new().critical().digital_signature().build()?)?;
-        let usage = ExtendedKeyUsage::new()
-            .email_protection()
-            .code_signing()
-            .build()?;
-        builder.append_extension(usage)?;
-        builder.sign(&key, MessageDigest::sha256())?;
-        Ok(Self {
-            certificate: builder.build(),
-            key,
-        })
-    }
+fn make() -> Result<KeyPair, ErrorStack> {
+    let key = rsa_key()?;
+    let mut name = X509NameBuilder::new()?;
+    name.append_entry_by_text("O", "Reveille")?;
+    name.append_entry_by_text("CN", "Reveille Profile Signing")?;
+    let name = name.build();
+    let mut serial = BigNum::new()?;
+    serial.rand(127, MsbOption::MAYBE_ZERO, false)?;
+    let mut builder = X509::builder()?;
+    builder.set_version(2)?;
+    builder.set_serial_number(&*serial.to_asn1_integer()?)?;
+    builder.set_subject_name(&name)?;
+    builder.set_issuer_name(&name)?;
+    builder.set_pubkey(&key)?;
+    builder.set_not_before(&*Asn1Time::days_from_now(0)?)?;
+    builder.set_not_after(&*Asn1Time::days_from_now(VALID_DAYS)?)?;
+    builder.append_extension(BasicConstraints::new().critical().build()?)?;
+    builder.append_extension(KeyUsage::new().critical().digital_signature().build()?)?;
+    let usage = ExtendedKeyUsage::new()
+        .email_protection()
+        .code_signing()
+        .build()?;
+    builder.append_extension(usage)?;
+    builder.sign(&key, MessageDigest::sha256())?;
+    Ok(KeyPair {
+        certificate: builder.build(),
+        key,
+    })
 }
 
 /// Why there is no profile signer, or no signature of it.
 #[derive(Debug, thiserror::Error)]
 pub enum SignerError {
-    /// Only one of the two files is there; devices would refuse a new signer's profiles.
-    #[error("{0} is missing from the data directory while its counterpart is there")]
-    Missing(&'static str),
-    /// The two files are of different signers.
-    #[error("profile.pem and profile.key in the data directory do not belong together")]
-    NotAPair,
-    /// A file cannot be read or written.
+    /// Its files are not what they should be; devices would refuse a new signer's profiles.
     #[error("profile signer: {0}")]
-    Io(#[from] io::Error),
+    Files(#[from] KeyFileError),
+    /// A hash has another length.
+    #[error("profile signer: SHA-256 has 32 bytes")]
+    Hash,
     /// OpenSSL's word.
     #[error("profile signer: {0}")]
     OpenSsl(#[from] ErrorStack),
 }
 
-const CERTIFICATE: &str = "profile.pem";
-const KEY: &str = "profile.key";
 const VALID_DAYS: u32 = 7300;
 
 #[cfg(test)]
@@ -152,28 +130,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_signer_is_made_once_private_and_half_a_signer_is_refused() {
-        use std::os::unix::fs::PermissionsExt as _;
-        let directory = tempfile::tempdir().unwrap();
-        let made = ProfileSigner::open(directory.path()).unwrap();
-        let read = ProfileSigner::open(directory.path()).unwrap();
-        assert_eq!(made.leaf().unwrap(), read.leaf().unwrap());
-        let key = directory.path().join(KEY);
-        assert_eq!(
-            fs::metadata(&key).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
-        fs::remove_file(key).unwrap();
-        let half = ProfileSigner::open(directory.path());
-        assert!(matches!(half, Err(SignerError::Missing(KEY))));
-    }
-
-    #[test]
     fn a_signed_profile_carries_its_content_and_verifies() {
-        let signer = ProfileSigner::make().unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let signer = ProfileSigner::open(directory.path()).unwrap();
         let signed = Pkcs7::from_der(&signer.sign(b"<plist/>\r\n\n").unwrap()).unwrap();
         let mut trusted = X509StoreBuilder::new().unwrap();
-        trusted.add_cert(signer.certificate.clone()).unwrap();
+        trusted.add_cert(signer.pair.certificate.clone()).unwrap();
         let mut content = Vec::new();
         let none = Stack::new().unwrap();
         let flags = Pkcs7Flags::BINARY;

@@ -4,18 +4,15 @@
 //! this one is carried to devices as a trust anchor. Made at the first start and kept in
 //! the data directory; the door that serves the certificate asks when to renew it.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
+use std::fs;
+use std::io;
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use openssl::asn1::{Asn1Time, Asn1TimeRef};
 use openssl::bn::{BigNum, MsbOption};
-use openssl::ec::{EcGroup, EcKey};
 use openssl::error::ErrorStack;
 use openssl::hash::MessageDigest;
-use openssl::nid::Nid;
 use openssl::pkey::{PKey, Private};
 use openssl::x509::extension::{
     AuthorityKeyIdentifier, BasicConstraints, ExtendedKeyUsage, KeyUsage, SubjectAlternativeName,
@@ -24,6 +21,8 @@ use openssl::x509::extension::{
 use openssl::x509::{X509, X509Builder, X509Name, X509NameBuilder, X509NameRef};
 use rustls::pki_types::ServerName;
 use schema::UnixMillis;
+
+use crate::key_files::{KeyFileError, KeyPair, p256_key, replace_whole};
 
 /// The root, with its key: it signs rarely, but by itself.
 #[derive(Clone)]
@@ -53,12 +52,9 @@ pub struct ServerCertificate {
 /// Why there is no root or no certificate of it.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsRootError {
-    /// Only one of the two files is there; devices would not trust a new root.
-    #[error("{0} is missing from the data directory while its counterpart is there")]
-    Missing(&'static str),
-    /// The two files are not a pair.
-    #[error("tls-root.pem and tls-root.key in the data directory do not belong together")]
-    NotAPair,
+    /// Its files are not what they should be; devices would not trust a new root.
+    #[error("TLS root: {0}")]
+    Files(#[from] KeyFileError),
     /// A file cannot be read or written.
     #[error("TLS root: {0}")]
     Io(#[from] io::Error),
@@ -73,23 +69,7 @@ impl TlsRoot {
     /// # Errors
     /// [`TlsRootError`] when a file cannot be read or written, or they do not fit.
     pub fn open(directory: &Path, now: UnixMillis) -> Result<Self, TlsRootError> {
-        let (certificate, key) = (directory.join("tls-root.pem"), directory.join(ROOT_KEY));
-        match (certificate.exists(), key.exists()) {
-            (true, true) => {}
-            (false, false) => {
-                let (made, made_key) = make_root(now)?;
-                write_private(&key, &made_key.private_key_to_pem_pkcs8()?)?;
-                write_private(&certificate, &made.to_pem()?)?;
-                fs::File::open(directory)?.sync_all()?;
-            }
-            (_, false) => return Err(TlsRootError::Missing(ROOT_KEY)),
-            (false, _) => return Err(TlsRootError::Missing("tls-root.pem")),
-        }
-        let certificate = X509::from_pem(&fs::read(certificate)?)?;
-        let key = PKey::private_key_from_pem(&fs::read(key)?)?;
-        if !certificate.public_key()?.public_eq(&key) {
-            return Err(TlsRootError::NotAPair);
-        }
+        let KeyPair { certificate, key } = KeyPair::open(directory, "tls-root", || make_root(now))?;
         Ok(Self {
             certificate_pem: certificate.to_pem()?,
             not_after: unix(certificate.not_after())?,
@@ -122,12 +102,7 @@ impl TlsRoot {
         let (leaf, key) = self.issue(names, now)?;
         let mut pem = leaf.to_pem()?;
         pem.extend(key.private_key_to_pem_pkcs8()?);
-        let new = self.directory.join("tls-leaf.pem.new");
-        // What a crash left there is of no use.
-        let _ = fs::remove_file(&new);
-        write_private(&new, &pem)?;
-        fs::rename(&new, &file)?;
-        fs::File::open(&self.directory)?.sync_all()?;
+        replace_whole(&file, &pem)?;
         self.with_chain(&leaf, &key)
     }
 
@@ -207,7 +182,7 @@ impl std::fmt::Debug for ServerCertificate {
     }
 }
 
-fn make_root(now: UnixMillis) -> Result<(X509, PKey<Private>), ErrorStack> {
+fn make_root(now: UnixMillis) -> Result<KeyPair, ErrorStack> {
     let key = p256_key()?;
     let mut mark = [0; 4];
     openssl::rand::rand_bytes(&mut mark)?;
@@ -226,7 +201,10 @@ fn make_root(now: UnixMillis) -> Result<(X509, PKey<Private>), ErrorStack> {
     let own = SubjectKeyIdentifier::new().build(&builder.x509v3_context(None, None))?;
     builder.append_extension(own)?;
     builder.sign(&key, MessageDigest::sha256())?;
-    Ok((builder.build(), key))
+    Ok(KeyPair {
+        certificate: builder.build(),
+        key,
+    })
 }
 
 fn builder(
@@ -256,11 +234,6 @@ fn common_name(text: &str) -> Result<X509Name, ErrorStack> {
     name.append_entry_by_text("O", "Reveille")?;
     name.append_entry_by_text("CN", text)?;
     Ok(name.build())
-}
-
-fn p256_key() -> Result<PKey<Private>, ErrorStack> {
-    let curve = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1)?;
-    PKey::from_ec_key(EcKey::generate(&curve)?)
 }
 
 /// What is kept, if it can be read and is a pair; else a new one is made anyway.
@@ -309,17 +282,6 @@ fn seconds(time: UnixMillis) -> i64 {
     i64::try_from(time.0 / 1000).unwrap_or(i64::MAX)
 }
 
-fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
-}
-
-const ROOT_KEY: &str = "tls-root.key";
 const DAY: i64 = 86_400;
 /// Twenty years: devices must be told of a new root, so it outlives them.
 const ROOT_DAYS: i64 = 7300;
@@ -328,8 +290,6 @@ const LEAF_DAYS: i64 = 397;
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
 
     const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
@@ -341,24 +301,6 @@ mod tests {
 
     fn days_later(days: u64) -> UnixMillis {
         UnixMillis(NOW.0 + days * 86_400_000)
-    }
-
-    #[test]
-    fn the_root_is_made_once_and_half_a_root_is_refused() {
-        let directory = tempfile::tempdir().unwrap();
-        let made = TlsRoot::open(directory.path(), NOW).unwrap();
-        let read = TlsRoot::open(directory.path(), NOW).unwrap();
-        assert_eq!(made.certificate_pem, read.certificate_pem);
-        let key = directory.path().join(ROOT_KEY);
-        let mode = fs::metadata(&key).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
-        let other = p256_key().unwrap().private_key_to_pem_pkcs8().unwrap();
-        fs::write(&key, other).unwrap();
-        let mixed = TlsRoot::open(directory.path(), NOW);
-        assert!(matches!(mixed, Err(TlsRootError::NotAPair)));
-        fs::remove_file(key).unwrap();
-        let half = TlsRoot::open(directory.path(), NOW);
-        assert!(matches!(half, Err(TlsRootError::Missing(ROOT_KEY))));
     }
 
     #[test]

@@ -176,7 +176,7 @@ pub async fn create(
         }
         return Ok(HttpResponse::Created().json(made(&before, &url, &secret)));
     }
-    app.store.put_link(link.clone(), url.base()).await?;
+    app.store.put_link(link.clone(), url.bases()).await?;
     tracing::info!(link = %link.id, principal = admin.principal(), "an enrollment link was made");
     Ok(HttpResponse::Created().json(made(&link, &url, &secret)))
 }

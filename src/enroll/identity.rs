@@ -38,13 +38,13 @@ async fn scep(app: &App, link: &Link, url: &PublicUrl) -> Result<ScepPayload, En
         expires: link.challenge_expires(app.store.expiry_clock(), ttl),
     };
     let challenge = app.store.mint_challenge(challenge).await?;
-    Ok(scep_with(app, url, challenge))
+    Ok(scep_with(app, link, url, challenge))
 }
 
 /// The payload of a device that is to ask with this challenge.
-pub(super) fn scep_with(app: &App, url: &PublicUrl, challenge: String) -> ScepPayload {
+pub(super) fn scep_with(app: &App, link: &Link, url: &PublicUrl, challenge: String) -> ScepPayload {
     ScepPayload {
-        url: url.at("/scep"),
+        url: url.at(&format!("/scep/{}", link.id)),
         challenge,
         ca_fingerprint: app.enroller.ca_fingerprint,
     }

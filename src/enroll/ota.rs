@@ -10,11 +10,11 @@ use actix_web::http::header::{self, HeaderMap};
 use actix_web::{HttpRequest, HttpResponse, ResponseError as _, web};
 use actors::Store;
 use actors::admission::Weight;
-use actors::store::{OtaCaller, OtaStep};
+use actors::store::{OtaCaller, OtaStep, Refusal};
 use bytes::Bytes;
 use schema::Leaf;
-use schema::link::Link;
-use schema::ota::DeviceAnswer;
+use schema::link::{Link, LinkId};
+use schema::ota::{AnswerError, DeviceAnswer};
 use schema::profile::{IdentityPayload, ProfileService, ProofProfile};
 
 use super::{compose, file, identity, offered, organization, sign};
@@ -113,16 +113,17 @@ async fn told(
         device: answer.device()?,
         leaf: Leaf(message.leaf),
     };
-    let challenge = challenge(answer).ok_or(schema::ota::AnswerError::Missing("CHALLENGE"))?;
+    let challenge = challenge(answer).ok_or(AnswerError::Missing("CHALLENGE"))?;
+    let asked = app.store.challenge(&challenge)?;
+    let url = passes(app, asked.ok_or(Refusal::Unknown)?.link)?;
     let device = caller.device.udid.clone();
     let step = app.store.device_told(challenge, caller, lasts(app)).await?;
     let OtaStep { link, challenge } = step?;
-    let url = offered(app, &link)?;
     tracing::info!(link = %link.id, %device, "a device said what it is");
     let profile = ProofProfile {
         instance: app.enroller.instance,
         organization: organization(app, &url).to_owned(),
-        scep: identity::scep_with(app, &url, challenge),
+        scep: identity::scep_with(app, &link, &url, challenge),
     };
     Ok(profile.to_plist())
 }
@@ -136,12 +137,22 @@ async fn proved(
     let said = answer.device()?;
     let device = said.udid.clone();
     let (leaf, repeated) = (Leaf(message.leaf), challenge(answer));
+    let record = app.store.certificate(leaf)?;
+    let through = record.and_then(|record| record.link);
+    let url = passes(app, through.ok_or(Refusal::NotProof)?)?;
     let step = app.store.device_proved(leaf, said, repeated, lasts(app));
     let OtaStep { link, challenge } = step.await??;
-    let url = offered(app, &link)?;
     tracing::info!(link = %link.id, %device, "a device proved itself");
-    let scep = identity::scep_with(app, &url, challenge);
+    let scep = identity::scep_with(app, &link, &url, challenge);
     Ok(compose(app, &link, &url, IdentityPayload::Scep(scep)))
+}
+
+/// Looks at a link before anything is kept for it: whether it is asked for too often, and
+/// whether its profiles can still be made. That it is open, the store says.
+fn passes(app: &App, link: String) -> Result<PublicUrl, DeviceError> {
+    let link = app.store.link(&LinkId(link))?.ok_or(Refusal::Unknown)?;
+    app.ota_limits.admit(Some(&link.id))?;
+    Ok(offered(app, &link)?)
 }
 
 fn challenge(answer: &DeviceAnswer) -> Option<[u8; 32]> {

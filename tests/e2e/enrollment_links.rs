@@ -80,7 +80,10 @@ async fn a_link_leads_a_device_to_a_profile_signed_by_the_one_signer() {
     assert_eq!(text(&mdm, "ServerURL"), server);
     let scep = payload(&profile, "com.apple.security.scep");
     let scep = scep["PayloadContent"].as_dictionary().unwrap();
-    assert_eq!(text(scep, "URL"), format!("{}/scep", house.device_url()));
+    assert_eq!(
+        text(scep, "URL"),
+        format!("{}/scep/{id}", house.device_url())
+    );
 
     let (_, _, unsigned) = follow(&house, &format!("{path}?unsigned=1"), "*/*").await;
     let same = |profile: &[u8]| {
@@ -278,13 +281,60 @@ async fn links_outlast_a_restart_and_the_public_url_is_kept_while_devices_know_i
     let (stopped, why) = house.stopped().await.start(other).await.err().unwrap();
     let why = format!("{why:#}");
     assert!(why.contains("--force-public-url"), "{why}");
-    let forced = |config: &mut reveille::Config| config.force_public_url = true;
+    let checkin = |config: &mut reveille::Config| {
+        config.device.public_url = "https://mdm.example.org".into();
+        config.device.checkin_public_url = "https://checkin.example.org".into();
+    };
+    let (stopped, why) = stopped.start(checkin).await.err().unwrap();
+    let why = format!("{why:#}");
+    assert!(why.contains("device.checkin_public_url is"), "{why}");
+    let forced = |config: &mut reveille::Config| {
+        config.device.public_url = "https://other.example.org".into();
+        config.device.checkin_public_url = String::new();
+        config.force_public_url = true;
+    };
     let house = stopped.start(forced).await.ok().unwrap();
     assert_eq!(follow(&house, path, "*/*").await.0, StatusCode::GONE);
     let (status, _) = house
         .get(&format!("/api/v1/devices/{}", id_of(&device)))
         .await;
     assert_eq!(status, StatusCode::OK);
+}
+
+#[actix_web::test]
+async fn a_link_that_is_passed_around_is_slowed_down_and_nobody_else() {
+    let house = House::with(|config| config.limits.link_per_second = 1).await;
+    let (device, mut client) = house.enrolled(Proof::Header).await;
+    let (id, path) = link(&house, &json!({"max_uses": 100})).await;
+    let (_, other) = link(&house, &json!({})).await;
+    let mut fetched = Vec::new();
+    for _ in 0..10 {
+        fetched.push(follow(&house, &path, "*/*").await.0.as_u16());
+    }
+    assert_eq!(fetched.get(..5), Some([200; 5].as_slice()));
+    assert!(fetched.contains(&429), "{fetched:?}");
+    assert_eq!(follow(&house, &other, "*/*").await.0, StatusCode::OK);
+
+    let ask = async |path: &str| {
+        let path = format!("{path}?operation=PKIOperation");
+        let asked = house.device(Method::POST, &path).body("not a message");
+        asked.send().await.unwrap()
+    };
+    let mut asked = Vec::new();
+    for _ in 0..10 {
+        asked.push(ask(&format!("/scep/{id}")).await);
+    }
+    assert!(asked.iter().take(5).all(|answer| answer.status() == 400));
+    let slowed = asked.iter().find(|answer| answer.status() == 429);
+    let wait = slowed.unwrap().headers()["retry-after"].to_str().unwrap();
+    assert!(matches!(wait.parse(), Ok(1..=2)), "{wait}");
+    assert_eq!(ask("/scep").await.status(), 400);
+    assert_eq!(ask("/scep/nobodys").await.status(), 404);
+    for _ in 0..10 {
+        let idle = device.idle(sim::Channel::Device);
+        let polled = client.report(&device.identity, idle).await.unwrap();
+        assert_eq!(polled.status, 200, "whoever is enrolled is not limited");
+    }
 }
 
 #[actix_web::test]

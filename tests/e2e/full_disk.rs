@@ -1,5 +1,5 @@
-//! The real binary on a disk that fills up: devices hear 503 and nothing worse, and are
-//! served again within ten seconds of the room coming back. Needs root, for a file system
+//! The real binary on a disk that fills up or cannot be written: devices hear 503 and
+//! nothing worse, and are served again within ten seconds of the disk being well. Needs root, for a file system
 //! of its own; says aloud when it skips.
 
 use std::io::Write as _;
@@ -47,6 +47,13 @@ impl SmallDisk {
         let more = vec![1_u8; usize::try_from(free.saturating_sub(but)).unwrap()];
         let filler = std::fs::OpenOptions::new().append(true).open(self.filler());
         filler.unwrap().write_all(&more).unwrap();
+    }
+
+    /// Mounts it anew, `ro` or `rw`; nobody may have a file open for writing.
+    fn remount(&self, how: &str) {
+        let mut mount = Command::new("mount");
+        mount.args(["-o", &format!("remount,{how}")]);
+        assert!(mount.arg(self.path()).status().unwrap().success(), "{how}");
     }
 
     fn empty(&self) {
@@ -115,6 +122,14 @@ impl Service {
         self.server = Some(server.unwrap());
     }
 
+    /// Ends it and does not start it again by itself.
+    fn end(&mut self) {
+        if let Some(mut server) = self.server.take() {
+            server.kill().unwrap();
+            server.wait().unwrap();
+        }
+    }
+
     /// What a device hears to a check-in; none when nobody listens just now.
     async fn check_in(&mut self, device: &Device) -> Option<(u16, Option<u64>)> {
         self.keep_up();
@@ -147,10 +162,7 @@ impl Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
-        if let Some(server) = &mut self.server {
-            let _ = server.kill();
-            let _ = server.wait();
-        }
+        self.end();
     }
 }
 
@@ -227,6 +239,25 @@ async fn on_a_full_disk_the_server_ends_waits_with_503_and_serves_again() {
     let took = service.until(&device, 200, Duration::from_secs(10)).await;
     println!(
         "served again {:.1} s after the room came back",
+        took.as_secs_f64()
+    );
+}
+
+#[actix_web::test]
+async fn on_a_read_only_file_system_the_server_waits_with_503_and_serves_again() {
+    let Some(disk) = SmallDisk::mount() else {
+        return;
+    };
+    let ca = DeviceCa::quick().unwrap();
+    let mut service = Service::start(disk, &ca, 0);
+    let device = enrolled(&mut service, &ca).await;
+    service.end();
+    service.disk.remount("ro");
+    service.until(&device, 503, Duration::from_secs(10)).await;
+    service.disk.remount("rw");
+    let took = service.until(&device, 200, Duration::from_secs(10)).await;
+    println!(
+        "served again {:.1} s after it could be written",
         took.as_secs_f64()
     );
 }

@@ -97,7 +97,7 @@ impl House {
         let running = serve(config.clone(), clock.clone()).await.unwrap();
         Self {
             token: running.first_token.clone().unwrap(),
-            client: reqwest::Client::new(),
+            client: client(),
             running,
             apns,
             ca,
@@ -300,11 +300,18 @@ impl Stopped {
             ca: self.ca,
             clock: self.clock,
             token: self.token,
-            client: reqwest::Client::new(),
+            client: client(),
             directory: self.directory,
             config: self.config,
         })
     }
+}
+
+/// A client that connects anew for each request: an idle connection the server gave up
+/// while a test was busy would fail the next one.
+fn client() -> reqwest::Client {
+    let client = reqwest::Client::builder().pool_max_idle_per_host(0);
+    client.build().unwrap()
 }
 
 /// Sends a request; status and JSON of the answer (null when it is none).

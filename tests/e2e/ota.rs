@@ -27,8 +27,16 @@ struct Link {
 
 impl Desk {
     async fn open() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    async fn with(change: impl FnOnce(&mut reveille::Config)) -> Self {
         let maker = DeviceCa::quick().unwrap();
-        let house = House::with(|config| trust(config, &maker)).await;
+        let house = House::with(|config| {
+            trust(config, &maker);
+            change(config);
+        });
+        let house = house.await;
         Self {
             house,
             maker,
@@ -433,6 +441,52 @@ async fn a_link_that_ends_ends_every_step_of_those_on_the_way() {
         assert!(bought.is_err(), "{how}: no certificate to enroll under");
         assert_eq!(desk.uses(&link).await, uses);
     }
+}
+
+#[actix_web::test]
+async fn a_link_that_is_answered_to_too_often_waits_and_others_do_not() {
+    let desk = Desk::with(|config| config.limits.link_per_second = 1).await;
+    let (link, other) = (desk.link(&json!({})).await, desk.link(&json!({})).await);
+    let (service, device) = (desk.service(&link).await, desk.device());
+    let mut refusals = Vec::new();
+    for _ in 0..20 {
+        match service.tell(&device, &device.identity).await {
+            Ok(_) => {}
+            Err(error) => refusals.push(refused::<()>(Err(error))),
+        }
+    }
+    assert!(refusals.len() > 2, "{refusals:?}");
+    assert!(refusals.iter().all(|status| *status == 429), "{refusals:?}");
+    let service = desk.service(&other).await;
+    assert!(service.tell(&device, &device.identity).await.is_ok());
+}
+
+#[actix_web::test]
+async fn a_link_made_for_other_urls_leads_nowhere_and_binds_nothing() {
+    let url = |url: &'static str| {
+        move |config: &mut reveille::Config| {
+            config.device.public_url = url.into();
+            config.force_public_url = true;
+        }
+    };
+    let desk = Desk::open().await;
+    let link = desk.link(&json!({})).await;
+    let (service, device) = (desk.service(&link).await, desk.device());
+    let said = device.attributes(&service.challenge);
+    let said = device.identity.wrap(&said, SignatureForm::COMPACT).unwrap();
+    let Desk { house, maker, keys } = desk;
+    let moved = house.stopped().await.start(url("https://mdm.example.org"));
+    let house = moved.await.ok().unwrap();
+    let desk = Desk { house, maker, keys };
+    let (status, words) = desk.posts(Some(MESSAGE), said).await;
+    assert_eq!(
+        (status, words.contains("URLs changed")),
+        (403, true),
+        "{words}"
+    );
+    let hash = actors::Store::challenge_hash(service.challenge.as_bytes());
+    let kept = desk.house.running.app.store.challenge(&hash);
+    assert_eq!(kept.unwrap().unwrap().buys, actors::store::Buys::Step(None));
 }
 
 #[actix_web::test]

@@ -9,6 +9,7 @@ use openssl::pkey::{PKey, Private};
 use openssl::rsa::Rsa;
 use openssl::x509::X509;
 use reqwest::{Method, StatusCode};
+use reveille::config::CaKeyType;
 use schema::der::{Oid, Tag, Writer};
 use schema::{EnrollId, Leaf, UnixMillis};
 use sim::{
@@ -26,7 +27,11 @@ struct Desk {
 
 impl Desk {
     async fn open() -> Self {
-        let house = House::bare(|_| {}).await;
+        Self::with(|_| {}).await
+    }
+
+    async fn with(change: impl FnOnce(&mut reveille::Config)) -> Self {
+        let house = House::bare(change).await;
         let url = format!("{}/scep", house.device_url());
         let client = ScepClient::new(&url, reqwest::Client::new());
         let authority = client.authority().await.unwrap();
@@ -202,6 +207,25 @@ async fn a_device_gets_an_identity_enrolls_under_it_and_renews_it() {
 
 fn text(der: &[u8]) -> String {
     String::from_utf8(X509::from_der(der).unwrap().to_text().unwrap()).unwrap()
+}
+
+#[actix_web::test]
+async fn a_ca_with_a_p256_key_issues_as_well_and_keeps_its_key() {
+    let of = |key| move |config: &mut reveille::Config| config.scep.ca_key_type = key;
+    let desk = Desk::with(of(CaKeyType::P256)).await;
+    let (key, challenge) = (rsa(2048), desk.challenge().await);
+    let enrolled = desk.client.enroll(&desk.authority, &key, &challenge).await;
+    let identity = enrolled.unwrap();
+    let issued = text(&identity.cert_der);
+    assert!(issued.contains("ecdsa-with-SHA256"), "{issued}");
+    desk.bind(&identity, "DEVICE-1").await;
+    let renewed = desk.client.renew(&desk.authority, &identity, &key).await;
+    assert_eq!(desk.token_update(&renewed.unwrap(), "DEVICE-1").await, 200);
+
+    let ca = desk.house.running.app.scep.ca().certificate_pem.clone();
+    let stopped = desk.house.stopped().await;
+    let house = stopped.start(of(CaKeyType::Rsa2048)).await.ok().unwrap();
+    assert_eq!(house.running.app.scep.ca().certificate_pem, ca);
 }
 
 #[actix_web::test]

@@ -5,8 +5,7 @@
 //! any time: clients fetch it anew for every request. Called by `scep` only.
 
 use std::fs;
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io;
 use std::path::Path;
 
 use aws_lc_rs::hmac;
@@ -22,6 +21,7 @@ use schema::UnixMillis;
 use schema::x509::Certificate;
 
 use super::{CaError, DeviceCa};
+use crate::key_files::{replace_whole, rsa_key};
 use crate::push_certificate::unix_seconds;
 
 /// The certificate and key that stand before the CA.
@@ -53,8 +53,8 @@ impl Ra {
         let key = match fs::read(&key_file) {
             Ok(pem) => PKey::private_key_from_pem(&pem)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let key = PKey::from_rsa(Rsa::generate(2048)?)?;
-                replace(&key_file, &key.private_key_to_pem_pkcs8()?)?;
+                let key = rsa_key()?;
+                replace_whole(&key_file, &key.private_key_to_pem_pkcs8()?)?;
                 key
             }
             Err(error) => return Err(error.into()),
@@ -77,7 +77,7 @@ impl Ra {
         let made = ca.certify("Reveille SCEP RA", &key, VALID_DAYS, now, |builder| {
             builder.append_extension(usage)
         })?;
-        replace(&certificate_file, &made.to_pem()?)?;
+        replace_whole(&certificate_file, &made.to_pem()?)?;
         Self::of(&made, key, ca)
     }
 
@@ -176,24 +176,6 @@ fn all_ones_if_zero(octet: u8) -> u8 {
     high
 }
 
-/// Writes a private file whole or not at all, over what was there.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let beside = path.with_extension("new");
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&beside)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&beside, path)?;
-    match path.parent() {
-        Some(directory) => fs::File::open(directory)?.sync_all(),
-        None => Ok(()),
-    }
-}
-
 const VALID_DAYS: u32 = 730;
 const RENEWED_DAYS_BEFORE: u32 = 60;
 
@@ -201,13 +183,14 @@ const RENEWED_DAYS_BEFORE: u32 = 60;
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
+    use super::super::CaKey;
     use super::*;
 
     const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
 
     fn desk() -> (DeviceCa, tempfile::TempDir) {
         let directory = tempfile::tempdir().unwrap();
-        let ca = DeviceCa::open(directory.path(), 7300).unwrap();
+        let ca = DeviceCa::open(directory.path(), CaKey::Rsa2048, 7300).unwrap();
         (ca, directory)
     }
 
@@ -238,7 +221,7 @@ mod tests {
     #[test]
     fn an_ra_that_lasts_as_long_as_its_ca_is_not_made_again_and_again() {
         let directory = tempfile::tempdir().unwrap();
-        let ca = DeviceCa::open(directory.path(), 100).unwrap();
+        let ca = DeviceCa::open(directory.path(), CaKey::Rsa2048, 100).unwrap();
         let now = crate::Clock::System.now();
         let ra = Ra::open(directory.path(), &ca, now).unwrap();
         let near = now.plus_seconds(90 * 86_400);

@@ -12,7 +12,6 @@ use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
 use openssl::pkcs12::Pkcs12;
 use openssl::pkey::{PKey, Private};
-use openssl::rsa::Rsa;
 use openssl::sha::sha256;
 use openssl::x509::X509;
 use schema::link::{Link, LinkVoid};
@@ -21,6 +20,7 @@ use super::judge::common_name;
 use super::{Inner, Scep, ScepError};
 use crate::StoreError;
 use crate::ca::{CaError, PublicKey};
+use crate::key_files::rsa_key;
 use crate::store::{IssuedCertificate, Refusal, Spent};
 
 /// An identity for one profile: its only copy.
@@ -71,10 +71,9 @@ impl Inner {
         if let Err(void) = link.open(self.store.expiry_clock()) {
             return Ok(Err(void));
         }
-        let key = PKey::from_rsa(Rsa::generate(KEY_BITS).map_err(CaError::from)?);
-        let key = key.map_err(CaError::from)?;
+        let key = rsa_key().map_err(CaError::from)?;
         let spki = key.public_key_to_der().map_err(CaError::from)?;
-        let public = PublicKey::parse(&spki).ok_or(CaError::NotAPair)?;
+        let public = PublicKey::parse(&spki).ok_or(CaError::BadKey)?;
         let name = common_name(link.device.as_ref(), &spki);
         let signed = self.ca.issue(&name, &public, self.validity_days, now)?;
         let made = seal(&key, &signed.der)?;
@@ -108,7 +107,6 @@ fn seal(key: &PKey<Private>, certificate: &[u8]) -> Result<MadeIdentity, CaError
     })
 }
 
-const KEY_BITS: u32 = 2048;
 const PASSWORD_BYTES: usize = 24;
 
 #[cfg(test)]
@@ -117,9 +115,10 @@ mod tests {
 
     #[test]
     fn what_is_made_is_of_the_form_ios_reads_and_opens_with_its_password_alone() {
-        let key = PKey::from_rsa(Rsa::generate(KEY_BITS).unwrap()).unwrap();
+        let key = rsa_key().unwrap();
         let directory = tempfile::tempdir().unwrap();
-        let ca = crate::ca::DeviceCa::open(directory.path(), 30).unwrap();
+        let ca =
+            crate::ca::DeviceCa::open(directory.path(), crate::ca::CaKey::Rsa2048, 30).unwrap();
         let public = PublicKey::parse(&key.public_key_to_der().unwrap()).unwrap();
         let signed = ca.issue("D", &public, 3, schema::UnixMillis(1_800_000_000_000));
         let made = seal(&key, &signed.unwrap().der).unwrap();

@@ -18,13 +18,21 @@ use super::tables::{
 use super::tail::Published;
 use super::{IssuedCertificate, Refusal, Spent, Store, StoreError};
 
+/// The bases of the URLs devices are told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublicUrls {
+    /// Of the device listener.
+    pub device: String,
+    /// Of the listener of check-ins, which may be the same.
+    pub checkin: String,
+}
+
 impl Store {
-    /// Keeps a new link, and the public URL it was made for if it is the first.
+    /// Keeps a new link, and the public URLs it was made for if it is the first.
     ///
     /// # Errors
     /// [`StoreError::LinkExists`] when its id is taken; else the store's own trouble.
-    pub async fn put_link(&self, link: Link, public_url: &str) -> Result<(), StoreError> {
-        let public_url = public_url.to_owned();
+    pub async fn put_link(&self, link: Link, urls: PublicUrls) -> Result<(), StoreError> {
         self.write(move |transaction| {
             let mut ids = transaction.open_table(LINK_BY_ID)?;
             if ids.get(link.id.0.as_str())?.is_some() {
@@ -34,9 +42,8 @@ impl Store {
             let no = links.last()?.map_or(1, |(no, _)| no.value() + 1);
             ids.insert(link.id.0.as_str(), no)?;
             links.insert(no, encode(&LinkRow::V3(link))?.as_slice())?;
-            let mut meta = transaction.open_table(META)?;
-            if meta.get(PUBLIC_URL)?.is_none() {
-                meta.insert(PUBLIC_URL, public_url.as_bytes())?;
+            if transaction.open_table(META)?.get(PUBLIC_URL)?.is_none() {
+                keep_urls(transaction, &urls)?;
             }
             Ok(Box::new(|_: &Published| {}))
         })
@@ -88,6 +95,42 @@ impl Store {
         .await
     }
 
+    /// Forgets the links that expired before `before`, and with them every trace of their
+    /// tags and terms; says how many went. A link that was taken back stays until it would
+    /// have expired: its shared challenge is as old as it, and must find it void.
+    ///
+    /// # Errors
+    /// [`StoreError`]: the store's own trouble.
+    pub async fn forget_links(&self, before: UnixMillis) -> Result<usize, StoreError> {
+        let old = {
+            let links = self.inner.database.begin_read()?.open_table(LINK)?;
+            let mut old = Vec::new();
+            for row in links.iter()? {
+                let (no, row) = row?;
+                let link = decode::<LinkRow>(row.value())?.into_link();
+                if link.expires < before && old.len() < FORGOTTEN_AT_ONCE {
+                    old.push((no.value(), link.id));
+                }
+            }
+            old
+        };
+        let gone = old.len();
+        if gone == 0 {
+            return Ok(0);
+        }
+        self.write(move |transaction| {
+            let mut ids = transaction.open_table(LINK_BY_ID)?;
+            let mut links = transaction.open_table(LINK)?;
+            for (no, id) in old {
+                links.remove(no)?;
+                ids.remove(id.0.as_str())?;
+            }
+            Ok(Box::new(|_: &Published| {}))
+        })
+        .await?;
+        Ok(gone)
+    }
+
     /// Counts a use of a link and records the certificate that a profile of it carries,
     /// in one commit.
     ///
@@ -137,30 +180,42 @@ impl Store {
             .ok_or_else(|| StoreError::broken("the store has no instance id"))
     }
 
-    /// The public URL profiles were first made for, or last forced to.
+    /// The public URLs profiles were first made for, or last forced to.
     ///
     /// # Errors
     /// [`StoreError::Broken`] when the tables cannot be read.
-    pub fn public_url(&self) -> Result<Option<String>, StoreError> {
+    pub fn public_urls(&self) -> Result<Option<PublicUrls>, StoreError> {
         let meta = self.inner.database.begin_read()?.open_table(META)?;
-        let row = meta.get(PUBLIC_URL)?;
-        Ok(row.map(|row| String::from_utf8_lossy(row.value()).into_owned()))
+        let text = |name| -> Result<Option<String>, StoreError> {
+            let row = meta.get(name)?;
+            Ok(row.map(|row| String::from_utf8_lossy(row.value()).into_owned()))
+        };
+        let Some(device) = text(PUBLIC_URL)? else {
+            return Ok(None);
+        };
+        // A store of before there was a listener of check-ins has no such row.
+        let checkin = text(CHECKIN_URL)?.unwrap_or_else(|| device.clone());
+        Ok(Some(PublicUrls { device, checkin }))
     }
 
-    /// Takes another public URL from now on.
+    /// Takes other public URLs from now on.
     ///
     /// # Errors
     /// [`StoreError`]: the store's own trouble.
-    pub async fn put_public_url(&self, public_url: &str) -> Result<(), StoreError> {
-        let public_url = public_url.to_owned();
+    pub async fn put_public_urls(&self, urls: PublicUrls) -> Result<(), StoreError> {
         self.write(move |transaction| {
-            transaction
-                .open_table(META)?
-                .insert(PUBLIC_URL, public_url.as_bytes())?;
+            keep_urls(transaction, &urls)?;
             Ok(Box::new(|_: &Published| {}))
         })
         .await
     }
+}
+
+fn keep_urls(transaction: &WriteTransaction, urls: &PublicUrls) -> Result<(), StoreError> {
+    let mut meta = transaction.open_table(META)?;
+    meta.insert(PUBLIC_URL, urls.device.as_bytes())?;
+    meta.insert(CHECKIN_URL, urls.checkin.as_bytes())?;
+    Ok(())
 }
 
 /// Counts a use of a link inside the transaction that records the certificate; to be
@@ -254,8 +309,11 @@ fn link_in(
     Ok(row.transpose()?.map(|row| (no, row.into_link())))
 }
 
+const FORGOTTEN_AT_ONCE: usize = 1000;
 /// Name in `meta`.
 const PUBLIC_URL: &str = "public_url";
+/// Name in `meta`.
+const CHECKIN_URL: &str = "checkin_public_url";
 
 #[cfg(test)]
 mod tests {
@@ -280,6 +338,13 @@ mod tests {
         options.reserve_bytes = 0;
         let store = Store::open(options, clock.clone()).unwrap();
         (store, clock, directory)
+    }
+
+    fn urls(base: &str) -> PublicUrls {
+        PublicUrls {
+            device: base.into(),
+            checkin: format!("{base}/checkins"),
+        }
     }
 
     fn link(id: &str) -> Link {
@@ -335,7 +400,7 @@ mod tests {
     #[tokio::test]
     async fn a_use_counts_when_a_certificate_is_issued_and_a_resend_is_none() {
         let (store, _, _directory) = desk();
-        store.put_link(link("a"), "https://a").await.unwrap();
+        store.put_link(link("a"), urls("https://a")).await.unwrap();
         let hash = challenge(&store, "a").await;
         let id = LinkId("a".into());
         assert_eq!(store.link(&id).unwrap().unwrap().uses, 0);
@@ -358,7 +423,10 @@ mod tests {
             max_uses: 2,
             ..link("a")
         };
-        store.put_link(named.clone(), "https://a").await.unwrap();
+        store
+            .put_link(named.clone(), urls("https://a"))
+            .await
+            .unwrap();
         for n in [1, 2] {
             let spent = store.issue_in_profile(&named, certificate(n)).await;
             assert_eq!(spent, Ok(Spent::Issued));
@@ -425,7 +493,7 @@ mod tests {
     #[tokio::test]
     async fn a_challenge_of_a_revoked_link_buys_nothing() {
         let (store, _, _directory) = desk();
-        store.put_link(link("a"), "https://a").await.unwrap();
+        store.put_link(link("a"), urls("https://a")).await.unwrap();
         let hash = challenge(&store, "a").await;
         store.revoke_link(&LinkId("a".into())).await.unwrap();
         let spent = store.spend_challenge(hash, certificate(1)).await;
@@ -436,10 +504,10 @@ mod tests {
     #[tokio::test]
     async fn links_are_listed_newest_first_and_the_first_fixes_the_public_url() {
         let (store, _, _directory) = desk();
-        assert_eq!(store.public_url(), Ok(None));
-        store.put_link(link("a"), "https://a").await.unwrap();
-        store.put_link(link("b"), "https://b").await.unwrap();
-        let again = store.put_link(link("b"), "https://b").await;
+        assert_eq!(store.public_urls(), Ok(None));
+        store.put_link(link("a"), urls("https://a")).await.unwrap();
+        store.put_link(link("b"), urls("https://b")).await.unwrap();
+        let again = store.put_link(link("b"), urls("https://b")).await;
         assert_eq!(again, Err(StoreError::LinkExists(LinkId("b".into()))));
         let ids = |before, most| -> Vec<_> {
             let links = store.links(before, most).unwrap();
@@ -451,15 +519,39 @@ mod tests {
         assert_eq!(ids(None, 9), [(2, "b".to_owned()), (1, "a".to_owned())]);
         assert_eq!(ids(Some(2), 9), [(1, "a".to_owned())]);
         assert_eq!(ids(None, 1).len(), 1);
-        assert_eq!(store.public_url(), Ok(Some("https://a".into())));
-        store.put_public_url("https://c").await.unwrap();
-        assert_eq!(store.public_url(), Ok(Some("https://c".into())));
+        assert_eq!(store.public_urls(), Ok(Some(urls("https://a"))));
+        store.put_public_urls(urls("https://c")).await.unwrap();
+        assert_eq!(store.public_urls(), Ok(Some(urls("https://c"))));
+    }
+
+    #[tokio::test]
+    async fn a_link_is_forgotten_when_it_expired_long_ago_and_not_when_it_was_taken_back() {
+        let (store, clock, _directory) = desk();
+        for id in ["a", "b"] {
+            store.put_link(link(id), urls("https://a")).await.unwrap();
+        }
+        let longer = Link {
+            expires: NOW.plus_seconds(9000),
+            ..link("c")
+        };
+        store.put_link(longer, urls("https://a")).await.unwrap();
+        store.revoke_link(&LinkId("c".into())).await.unwrap();
+        let hash = challenge(&store, "c").await;
+        assert_eq!(store.forget_links(NOW.plus_seconds(3600)).await, Ok(0));
+        clock.set(NOW.plus_seconds(3601));
+        assert_eq!(store.forget_links(NOW.plus_seconds(3601)).await, Ok(2));
+        let left = store.links(None, 9).unwrap();
+        assert_eq!(left.len(), 1);
+        assert_eq!(store.link(&LinkId("a".into())), Ok(None));
+        clock.set(NOW.plus_seconds(7201));
+        let spent = store.spend_challenge(hash, certificate(1)).await.unwrap();
+        assert!(matches!(spent, Spent::Refused(_)), "{spent:?}");
     }
 
     #[tokio::test]
     async fn a_device_that_came_through_a_link_has_its_tags_and_its_terms() {
         let (store, _, _directory) = desk();
-        store.put_link(link("a"), "https://a").await.unwrap();
+        store.put_link(link("a"), urls("https://a")).await.unwrap();
         let hash = challenge(&store, "a").await;
         store.spend_challenge(hash, certificate(1)).await.unwrap();
         let leaf = Leaf([1; 32]);

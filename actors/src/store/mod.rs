@@ -47,6 +47,7 @@ pub use error::StoreError;
 pub use guard::GuardLimits;
 pub use history::{ChannelCommand, Happening, StoredReport};
 pub use inspect::{Fit, Inspection};
+pub use links::PublicUrls;
 pub use open::StoreOptions;
 pub use operations::{
     Cancel, CancelOutcome, CheckedIn, Effect, Enqueued, Idempotency, Identity, NewCommand, Reported,

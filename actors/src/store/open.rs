@@ -155,7 +155,7 @@ impl Store {
         Ok((Self { inner }, writer))
     }
 
-    fn set_going(self, writer: Writer) -> Result<Self, StoreError> {
+    pub(super) fn set_going(self, writer: Writer) -> Result<Self, StoreError> {
         let thread = std::thread::Builder::new()
             .name("store-writer".into())
             .spawn(move || writer.run())?;

@@ -226,7 +226,7 @@ mod tests {
 
     use super::*;
     use crate::Clock;
-    use crate::store::{IssuedCertificate, Spent, StoreOptions};
+    use crate::store::{IssuedCertificate, PublicUrls, Spent, StoreOptions};
 
     const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
     const HOUR: u64 = 3600;
@@ -271,7 +271,11 @@ mod tests {
                 principal: "anne".into(),
             };
             change(&mut link);
-            store.put_link(link, "https://a").await.unwrap();
+            let urls = PublicUrls {
+                device: "https://a".into(),
+                checkin: "https://a".into(),
+            };
+            store.put_link(link, urls).await.unwrap();
             Self {
                 store,
                 clock,

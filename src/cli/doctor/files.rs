@@ -191,7 +191,7 @@ const OWN: &str = "own certificates";
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
-    use actors::ca::DeviceCa;
+    use actors::ca::{CaKey, DeviceCa};
 
     use super::super::finding::Outcome;
     use super::*;
@@ -238,8 +238,8 @@ mod tests {
         let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let path = one.path();
         assert_eq!(device_ca(path, NOW).outcome, Outcome::Ok);
-        DeviceCa::open(path, 7300).unwrap();
-        DeviceCa::open(other.path(), 7300).unwrap();
+        DeviceCa::open(path, CaKey::Rsa2048, 7300).unwrap();
+        DeviceCa::open(other.path(), CaKey::Rsa2048, 7300).unwrap();
         assert_eq!(device_ca(path, NOW).outcome, Outcome::Ok);
         let late = NOW.plus_seconds(30 * 366 * 24 * 3600);
         let finding = device_ca(path, late);
@@ -260,7 +260,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path();
         assert!(own_certificates(path, NOW).is_empty());
-        DeviceCa::open(path, 7300).unwrap();
+        DeviceCa::open(path, CaKey::Rsa2048, 7300).unwrap();
         fs::rename(path.join("ca.pem"), path.join("tls-root.pem")).unwrap();
         let outcome = |now| own_certificates(path, now)[0].outcome;
         assert_eq!(outcome(NOW), Outcome::Ok);

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use redb::{Builder, Database, DatabaseError, StorageBackend};
 
@@ -40,6 +41,8 @@ struct State {
     lie: Option<Lie>,
     room: Option<u64>,
     syncs_fail: bool,
+    /// What a sync takes, of wall time.
+    syncs_take: Duration,
     /// Of every operation, in order: two runs of a seed must have the same.
     trace: u64,
 }
@@ -103,6 +106,18 @@ impl SimDisk {
 
     pub(super) fn syncs_fail(&self, fail: bool) {
         self.lock().syncs_fail = fail;
+    }
+
+    pub(super) fn syncs_take(&self, time: Duration) {
+        self.lock().syncs_take = time;
+    }
+
+    /// Waits for as long as a sync takes, while others go on.
+    fn spin(&self) {
+        let time = self.lock().syncs_take;
+        if !time.is_zero() {
+            std::thread::sleep(time);
+        }
     }
 
     /// Bytes of all files.
@@ -346,6 +361,7 @@ impl Disk for SimDisk {
     }
 
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
+        self.spin();
         let mut state = self.lock();
         if state.step(4, 0)? || state.syncs_fail {
             return Err(failed());
@@ -453,6 +469,7 @@ impl Appending for SimFile {
     }
 
     fn sync(&mut self) -> io::Result<()> {
+        self.disk.spin();
         self.disk.lock().sync(self.inode, Lie::Appended)
     }
 }
@@ -483,6 +500,7 @@ impl StorageBackend for SimFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        self.disk.spin();
         self.disk.lock().sync(self.inode, Lie::Database)
     }
 

@@ -2,10 +2,12 @@
 //! acknowledged is there once the disk is well again.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::disk::SimDisk;
 use super::power::Campaign;
 use super::*;
+use crate::admission::{Admission, Weight};
 use crate::store::Store;
 
 #[test]
@@ -89,6 +91,50 @@ fn the_reserve_refuses_writes_before_the_disk_is_full_and_the_ballast_goes_first
 }
 
 /// From nothing to a few pages.
+#[tokio::test]
+async fn where_a_sync_takes_half_a_second_idle_polls_wait_and_nothing_is_lost() {
+    let disk = SimDisk::default();
+    let (store, writer) = Store::open_on(
+        Arc::new(disk.clone()),
+        options(Path::new("/data")),
+        Clock::System,
+    )
+    .unwrap();
+    let store = store.set_going(writer).unwrap();
+    let admission = Admission::new(store.clone(), 100, 1 << 20);
+    assert!(admission.admit(Weight::Idle, 0).is_some());
+
+    disk.syncs_take(Duration::from_millis(500));
+    let began = Instant::now();
+    let mut writes: Vec<_> = (0_u8..200)
+        .map(|n| {
+            let store = store.clone();
+            tokio::spawn(async move { store.put_push_certificate("t", &[n], [n; 32]).await })
+        })
+        .collect();
+    let mut refused = 0;
+    while writes.iter().any(|write| !write.is_finished()) {
+        refused += u32::from(admission.admit(Weight::Idle, 0).is_none());
+        assert!(began.elapsed() < Duration::from_secs(60), "it hangs");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    for write in writes.drain(..) {
+        assert_eq!(write.await.unwrap(), Ok(()), "slow is not broken");
+    }
+    assert!(refused > 0, "an idle poll comes again by itself");
+    let took = began.elapsed();
+    assert!(
+        took < Duration::from_secs(20),
+        "200 writes share commits: {took:?}"
+    );
+
+    disk.syncs_take(Duration::ZERO);
+    let put = store.put_push_certificate("u", &[7], [7; 32]).await;
+    assert_eq!(put, Ok(()));
+    assert!(admission.admit(Weight::Idle, 0).is_some());
+    assert_eq!(store.push_certificates().unwrap().len(), 2);
+}
+
 fn mix_room(seed: u64) -> u64 {
     super::disk::mix(seed, 77) % 60_000
 }

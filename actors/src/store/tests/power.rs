@@ -19,8 +19,8 @@ use schema::link::{IdentityKind, Link, LinkId};
 use super::disk::{Lie, SimDisk, mix};
 use super::model::Model;
 use super::*;
-use crate::store::Store;
 use crate::store::writer::Writer;
+use crate::store::{PublicUrls, Store};
 
 /// What an operation answered, in words the model also has.
 type Told = Result<String, StoreError>;
@@ -279,7 +279,12 @@ impl Campaign {
                 let link = self.link();
                 model.links.insert(link.id.0.clone(), link.max_uses);
                 let put = async move {
-                    let put = store.put_link(link, "https://mdm.example.org").await;
+                    let url = String::from("https://mdm.example.org");
+                    let urls = PublicUrls {
+                        device: url.clone(),
+                        checkin: url,
+                    };
+                    let put = store.put_link(link, urls).await;
                     put.map(|()| ok())
                 };
                 Some((ask(put), ok()))

@@ -1,0 +1,224 @@
+//! A certificate and its key as two files of the data directory: made once, together,
+//! and never again.
+//!
+//! What devices were told to trust must not change under them, so half a pair is an
+//! error; but a start that was cut off while it made one goes on where it stopped.
+//! Called by the device CA, the TLS root and the profile signer.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use openssl::ec::{EcGroup, EcKey};
+use openssl::error::ErrorStack;
+use openssl::nid::Nid;
+use openssl::pkey::{PKey, Private};
+use openssl::rsa::Rsa;
+use openssl::x509::X509;
+
+/// A certificate and its key. Has no `Debug`: a key is not shown.
+#[derive(Clone)]
+pub(crate) struct KeyPair {
+    pub(crate) certificate: X509,
+    pub(crate) key: PKey<Private>,
+}
+
+/// Why there is no pair.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyFileError {
+    /// Only one of the two files is there.
+    #[error("{0} is missing from the data directory while its counterpart is there")]
+    Missing(String),
+    /// The two files are of different pairs.
+    #[error("{0}.pem and {0}.key in the data directory do not belong together")]
+    NotAPair(&'static str),
+    /// A file cannot be read or written.
+    #[error("{0}: {1}")]
+    Io(&'static str, io::Error),
+    /// OpenSSL's word.
+    #[error("{0}: {1}")]
+    OpenSsl(&'static str, ErrorStack),
+}
+
+impl KeyPair {
+    /// Reads `name.pem` and `name.key` of a data directory, making them when there are none.
+    pub(crate) fn open(
+        directory: &Path,
+        name: &'static str,
+        make: impl FnOnce() -> Result<Self, ErrorStack>,
+    ) -> Result<Self, KeyFileError> {
+        let io = |error| KeyFileError::Io(name, error);
+        let openssl = |error| KeyFileError::OpenSsl(name, error);
+        let files = ["key", "pem"].map(|kind| directory.join(format!("{name}.{kind}")));
+        let made = files.clone().map(|file| staged(&file));
+        let kept = files.iter().filter(|file| file.exists()).count();
+        let each_exists = |(file, new): (&PathBuf, &PathBuf)| file.exists() || new.exists();
+        if kept < 2 && !files.iter().zip(&made).all(each_exists) {
+            if let Some(missing) = files.iter().find(|file| kept == 1 && !file.exists()) {
+                let missing = missing.file_name().unwrap_or_default().to_string_lossy();
+                return Err(KeyFileError::Missing(missing.into_owned()));
+            }
+            let pair = make().map_err(openssl)?;
+            let pem = pair.to_pem().map_err(openssl)?;
+            for (new, pem) in made.iter().zip(&pem) {
+                replace_private(new, pem).map_err(io)?;
+            }
+            sync(directory).map_err(io)?;
+        }
+        let mut renamed = false;
+        for (file, new) in files.iter().zip(&made) {
+            if !file.exists() {
+                fs::rename(new, file).map_err(io)?;
+                renamed = true;
+            }
+        }
+        if renamed {
+            sync(directory).map_err(io)?;
+        }
+        let [key, certificate] = files.map(fs::read);
+        let pair = Self {
+            certificate: X509::from_pem(&certificate.map_err(io)?).map_err(openssl)?,
+            key: PKey::private_key_from_pem(&key.map_err(io)?).map_err(openssl)?,
+        };
+        let public = pair.certificate.public_key().map_err(openssl)?;
+        let belongs = public.public_eq(&pair.key);
+        belongs.then_some(pair).ok_or(KeyFileError::NotAPair(name))
+    }
+
+    fn to_pem(&self) -> Result<[Vec<u8>; 2], ErrorStack> {
+        Ok([
+            self.key.private_key_to_pem_pkcs8()?,
+            self.certificate.to_pem()?,
+        ])
+    }
+}
+
+/// Writes a file that only we may read, whole or not at all.
+pub(crate) fn replace_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let new = staged(path);
+    replace_private(&new, bytes)?;
+    fs::rename(&new, path)?;
+    path.parent().map_or(Ok(()), sync)
+}
+
+/// An RSA-2048 key.
+pub(crate) fn rsa_key() -> Result<PKey<Private>, ErrorStack> {
+    PKey::from_rsa(Rsa::generate(2048)?)
+}
+
+/// A P-256 key.
+pub(crate) fn p256_key() -> Result<PKey<Private>, ErrorStack> {
+    let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1)?;
+    PKey::from_ec_key(EcKey::generate(&group)?)
+}
+
+/// Writes a new file that only we may read, in place of what a crash left there.
+fn replace_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// Where a file is written before it has its name.
+fn staged(path: &Path) -> PathBuf {
+    let mut staged = path.as_os_str().to_owned();
+    staged.push(".new");
+    staged.into()
+}
+
+fn sync(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use openssl::asn1::Asn1Time;
+    use openssl::hash::MessageDigest;
+
+    use super::*;
+
+    fn make() -> Result<KeyPair, ErrorStack> {
+        let key = p256_key()?;
+        let mut builder = X509::builder()?;
+        builder.set_pubkey(&key)?;
+        let now = Asn1Time::days_from_now(0)?;
+        builder.set_not_before(&now)?;
+        builder.set_not_after(&now)?;
+        builder.sign(&key, MessageDigest::sha256())?;
+        Ok(KeyPair {
+            certificate: builder.build(),
+            key,
+        })
+    }
+
+    fn certificate(directory: &Path) -> Result<Vec<u8>, KeyFileError> {
+        let pair = KeyPair::open(directory, "it", make)?;
+        Ok(pair.certificate.to_der().unwrap())
+    }
+
+    #[test]
+    fn a_pair_is_made_once_and_nobody_else_may_read_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let made = certificate(directory.path()).unwrap();
+        assert_eq!(certificate(directory.path()).unwrap(), made);
+        for file in ["it.key", "it.pem"] {
+            let metadata = fs::metadata(directory.path().join(file)).unwrap();
+            assert_eq!(metadata.permissions().mode() & 0o777, 0o600, "{file}");
+        }
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn half_a_pair_is_an_error_and_so_are_two_halves() {
+        let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        certificate(one.path()).unwrap();
+        certificate(other.path()).unwrap();
+        fs::copy(other.path().join("it.key"), one.path().join("it.key")).unwrap();
+        let mixed = certificate(one.path());
+        assert!(matches!(mixed, Err(KeyFileError::NotAPair("it"))));
+        for file in ["it.pem", "it.key"] {
+            fs::rename(other.path().join(file), one.path().join("away")).unwrap();
+            let half = certificate(other.path()).unwrap_err();
+            assert!(half.to_string().starts_with(file), "{half}");
+            fs::rename(one.path().join("away"), other.path().join(file)).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_making_that_was_cut_off_is_finished_or_done_again() {
+        let whole = tempfile::tempdir().unwrap();
+        let made = certificate(whole.path()).unwrap();
+        // A file has its name or not; what has none was written before.
+        for (named, written, goes_on) in [
+            (["it.key"].as_slice(), ["it.pem"].as_slice(), true),
+            (&["it.pem"], &["it.key"], true),
+            (&[], &["it.key", "it.pem"], true),
+            (&[], &["it.key"], false),
+            (&[], &[], false),
+        ] {
+            let cut = tempfile::tempdir().unwrap();
+            for file in named {
+                fs::copy(whole.path().join(file), cut.path().join(file)).unwrap();
+            }
+            for file in written {
+                let new = staged(&cut.path().join(file));
+                fs::copy(whole.path().join(file), new).unwrap();
+            }
+            let opened = certificate(cut.path()).unwrap();
+            assert_eq!(opened == made, goes_on, "{named:?} {written:?}");
+            assert_eq!(certificate(cut.path()).unwrap(), opened);
+            assert_eq!(fs::read_dir(cut.path()).unwrap().count(), 2);
+        }
+    }
+}
