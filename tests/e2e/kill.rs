@@ -1,6 +1,6 @@
 //! kill -9 of the real binary under load, again and again: every command acknowledged
 //! to the API and every result acknowledged to a device is there afterwards, each
-//! effect once.
+//! effect once, in order, and none of an enrollment that is over.
 //!
 //! `REVEILLE_KILLS=100 cargo test --release --test e2e kill` is the long campaign.
 
@@ -64,10 +64,75 @@ impl Server {
 /// What was acknowledged to somebody, and what the server must therefore know.
 #[derive(Default)]
 struct Promises {
-    queued: BTreeMap<String, String>,
+    queued: BTreeMap<String, Order>,
     reported: BTreeSet<(String, String)>,
+    /// Commands in the order a device first got them.
+    got: BTreeMap<String, Vec<(String, Instant)>>,
+    enrolled_again: BTreeMap<String, Vec<Asked>>,
     checked: BTreeSet<String>,
     broken: Vec<String>,
+}
+
+/// When something was asked for, and when it was acknowledged, if it was.
+#[derive(Clone, Copy)]
+struct Asked {
+    sent: Instant,
+    acknowledged: Option<Instant>,
+}
+
+/// A command that was acknowledged to the API.
+#[derive(Clone)]
+struct Order {
+    device: String,
+    sent: Instant,
+    acknowledged: Instant,
+}
+
+impl Promises {
+    fn got(&mut self, device: &str, uuid: &str) {
+        let got = self.got.entry(device.to_owned()).or_default();
+        if got.iter().all(|(before, _)| before != uuid) {
+            got.push((uuid.to_owned(), Instant::now()));
+        }
+    }
+
+    fn enrolled_again(&self, device: &str) -> &[Asked] {
+        self.enrolled_again.get(device).map_or(&[], Vec::as_slice)
+    }
+
+    /// May this command have been closed by an enrollment that came after it?
+    fn may_be_cancelled(&self, order: &Order) -> bool {
+        let again = self.enrolled_again(&order.device).iter();
+        let end = |asked: &Asked| asked.acknowledged.unwrap_or_else(Instant::now);
+        again.map(end).any(|end| end > order.sent)
+    }
+
+    /// Of two commands that both waited, the older one went first; what waited when an
+    /// enrollment was over did not go at all.
+    fn in_order(&self) {
+        for (device, got) in &self.got {
+            let known = |(uuid, at): &(String, Instant)| {
+                let order = self.queued.get(uuid)?.clone();
+                Some((uuid.clone(), order, *at))
+            };
+            let got: Vec<_> = got.iter().filter_map(known).collect();
+            for (n, (uuid, order, at)) in got.iter().enumerate() {
+                for (later, behind, _) in &got[n + 1..] {
+                    assert!(
+                        behind.acknowledged > order.sent,
+                        "{device} got {uuid} before {later}, which was queued first"
+                    );
+                }
+                for asked in self.enrolled_again(device) {
+                    let over = asked.acknowledged.is_some_and(|over| over < *at);
+                    assert!(
+                        !over || order.acknowledged > asked.sent,
+                        "{device} got {uuid} of an enrollment that was over"
+                    );
+                }
+            }
+        }
+    }
 }
 
 #[actix_web::test]
@@ -99,12 +164,14 @@ async fn nothing_acknowledged_is_lost_and_nothing_happens_twice() {
     let mut slowest = Duration::ZERO;
     for round in 0..rounds {
         let mut load = Vec::new();
-        for device in &devices {
-            load.push(actix_web::rt::spawn(poll(
+        for (n, device) in devices.iter().enumerate() {
+            let polls = poll(
                 device.clone(),
                 line(&server),
+                (n + round).is_multiple_of(5),
                 promises.clone(),
-            )));
+            );
+            load.push(actix_web::rt::spawn(polls));
         }
         for n in 0..4 {
             let ids = devices.iter().map(|device| id_of(device)).collect();
@@ -130,13 +197,17 @@ async fn nothing_acknowledged_is_lost_and_nothing_happens_twice() {
         }
         server = Server::start(directory.path());
         slowest = slowest.max(server.answered_in);
+        assert!(slowest < FIRST_ANSWER, "a start took {slowest:?}");
         check(&server, &token, &promises).await;
     }
     drain(&server, &devices, &promises).await;
     finish(&server, &token, &promises).await;
     let promises = promises.lock().unwrap();
+    promises.in_order();
+    let again = promises.enrolled_again.values().flatten().count();
+    assert!(again > 0, "no device enrolled again");
     println!(
-        "{rounds} kills: {} commands and {} results acknowledged, none lost; slowest start to first answer {:.0} ms",
+        "{rounds} kills: {} commands, {} results and {again} enrollments acknowledged, none lost, all in order; slowest start to first answer {:.0} ms",
         promises.queued.len(),
         promises.reported.len(),
         slowest.as_secs_f64() * 1000.0
@@ -150,9 +221,16 @@ fn line(server: &Server) -> Client {
     ))
 }
 
-/// A device that polls and reports until its line breaks.
-async fn poll(device: Arc<Device>, mut client: Client, promises: Arc<Mutex<Promises>>) {
+/// A device that polls and reports until its line breaks; after a few polls it may enroll
+/// again.
+async fn poll(
+    device: Arc<Device>,
+    mut client: Client,
+    again: bool,
+    promises: Arc<Mutex<Promises>>,
+) {
     let id = id_of(&device);
+    let mut polls = 0;
     let mut body = device.idle(Channel::Device);
     let mut reporting = None;
     while let Ok(reply) = client.report(&device.identity, body).await {
@@ -170,9 +248,16 @@ async fn poll(device: Arc<Device>, mut client: Client, promises: Arc<Mutex<Promi
         if let Some(uuid) = reporting.take() {
             promises.lock().unwrap().reported.insert((id.clone(), uuid));
         }
+        polls += 1;
+        if again && polls == 3 && !enroll_again(&device, &mut client, &promises).await {
+            return;
+        }
         body = match sim::Command::parse(&reply.body).unwrap() {
             None => device.idle(Channel::Device),
+            // It has forgotten what it was told before it enrolled again.
+            Some(_) if again && polls == 3 => device.idle(Channel::Device),
             Some(command) => {
+                promises.lock().unwrap().got(&id, &command.uuid);
                 let answer = sim::answer(&device, &command, 1000);
                 let report = device.report(Channel::Device, &command.uuid, &answer, 1000);
                 reporting = Some(command.uuid);
@@ -180,6 +265,28 @@ async fn poll(device: Arc<Device>, mut client: Client, promises: Arc<Mutex<Promi
             }
         };
     }
+}
+
+/// Enrolls again under the same identity; false when the line breaks meanwhile.
+async fn enroll_again(device: &Device, client: &mut Client, promises: &Mutex<Promises>) -> bool {
+    let ok = |reply: Result<sim::Reply, sim::SimError>| reply.is_ok_and(|ok| ok.status == 200);
+    let identity = &device.identity;
+    if !ok(client.check_in(identity, device.authenticate()).await) {
+        return false;
+    }
+    let sent = Instant::now();
+    let done = ok(client.check_in(identity, device.token_update()).await);
+    let asked = Asked {
+        sent,
+        acknowledged: done.then(Instant::now),
+    };
+    let mut promises = promises.lock().unwrap();
+    promises
+        .enrolled_again
+        .entry(id_of(device))
+        .or_default()
+        .push(asked);
+    done
 }
 
 /// An admin who queues commands until the line breaks.
@@ -198,6 +305,7 @@ async fn order(
             .post(format!("{admin}/api/v1/commands"))
             .bearer_auth(&token)
             .json(&order);
+        let sent = Instant::now();
         let Ok(response) = request.send().await else {
             return;
         };
@@ -207,7 +315,12 @@ async fn order(
         };
         if status == 202 {
             let uuid = queued["command_uuid"].as_str().unwrap().to_owned();
-            promises.lock().unwrap().queued.insert(uuid, id.clone());
+            let order = Order {
+                device: id.clone(),
+                sent,
+                acknowledged: Instant::now(),
+            };
+            promises.lock().unwrap().queued.insert(uuid, order);
         }
     }
 }
@@ -224,7 +337,7 @@ async fn check(server: &Server, token: &str, promises: &Mutex<Promises>) {
             .filter(|(uuid, _)| !promises.checked.contains(*uuid));
         (
             fresh
-                .map(|(uuid, id)| (uuid.clone(), id.clone()))
+                .map(|(uuid, order)| (uuid.clone(), order.device.clone()))
                 .collect::<Vec<_>>(),
             promises.reported.clone(),
         )
@@ -260,17 +373,23 @@ async fn drain(server: &Server, devices: &[Arc<Device>], promises: &Arc<Mutex<Pr
                 "{} was handed out again after its result was acknowledged",
                 step.uuid
             );
+            promises.got(&id, &step.uuid);
             promises.reported.insert((id.clone(), step.uuid));
         }
     }
 }
 
 async fn finish(server: &Server, token: &str, promises: &Mutex<Promises>) {
-    let queued: Vec<_> = promises.lock().unwrap().queued.keys().cloned().collect();
-    for uuid in queued {
+    let queued = promises.lock().unwrap().queued.clone();
+    for (uuid, order) in queued {
         let counts = counts(server, token, &uuid).await;
+        let ended = if promises.lock().unwrap().may_be_cancelled(&order) {
+            counts["acknowledged"] + counts["cancelled"]
+        } else {
+            counts["acknowledged"]
+        };
         assert_eq!(
-            (counts["acknowledged"], counts.values().sum::<u64>()),
+            (ended, counts.values().sum::<u64>()),
             (1, 1),
             "{uuid}: {counts:?}"
         );
@@ -287,6 +406,8 @@ async fn counts(server: &Server, token: &str, uuid: &str) -> BTreeMap<String, u6
     serde_json::from_value(standing["counts"].clone()).unwrap()
 }
 
+/// From the start of the process to its first answer.
+const FIRST_ANSWER: Duration = Duration::from_secs(if cfg!(debug_assertions) { 10 } else { 1 });
 const DEVICES: usize = 20;
 /// Commands queued before each kill.
 const LOAD_AT_LEAST: usize = 20;
