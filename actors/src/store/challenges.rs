@@ -235,19 +235,10 @@ impl Store {
                 return Ok(Spent::Refused(Refusal::Unknown));
             };
             let through = LinkId(challenge.link.clone());
-            let opened = match &good_for {
-                GoodFor::Enrollment { .. } => {
-                    count_link_use(transaction, &through, now)?.map_err(Refusal::Link)
-                }
-                // Only the certificate a device enrolls under is a use.
-                GoodFor::Proof { device, .. } => {
-                    open_link(transaction, &through, device, now)?.map(drop)
-                }
-            };
-            if let Err(refusal) = opened {
+            if let Err(refusal) = let_through(transaction, &through, &good_for, now)? {
                 return Ok(Spent::Refused(refusal));
             }
-            let (issued_for, link) = (challenge.enrollment.clone(), challenge.link.clone());
+            let issued_for = challenge.enrollment.clone();
             if !challenge.shared {
                 challenge.spent_on = Some(certificate.leaf);
                 put_challenge(transaction, &hash, &challenge)?;
@@ -257,7 +248,7 @@ impl Store {
                 Some(&key),
                 &certificate,
                 issued_for,
-                Some(link),
+                Some(through.0),
                 good_for,
             )?;
             Ok(Spent::Issued)
@@ -348,6 +339,21 @@ pub(super) fn record(
             .insert(key.as_slice(), leaf.as_slice())?;
     }
     Ok(())
+}
+
+/// Lets a certificate through its link. Only one that a device enrolls under is a use.
+fn let_through(
+    transaction: &WriteTransaction,
+    link: &LinkId,
+    good_for: &GoodFor,
+    now: UnixMillis,
+) -> Result<Result<(), Refusal>, StoreError> {
+    Ok(match good_for {
+        GoodFor::Enrollment { .. } => {
+            count_link_use(transaction, link, now)?.map_err(Refusal::Link)
+        }
+        GoodFor::Proof { device, .. } => open_link(transaction, link, device, now)?.map(drop),
+    })
 }
 
 /// Drops a few challenges that expired a day ago or earlier: minting pays for cleaning.
