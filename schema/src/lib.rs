@@ -16,6 +16,7 @@ pub mod enrollment;
 pub mod expiry;
 pub mod ids;
 pub mod link;
+pub mod ota;
 pub mod profile;
 pub mod queue;
 pub mod report;

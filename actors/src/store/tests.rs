@@ -16,6 +16,7 @@ mod clock;
 mod disk;
 mod faults;
 mod model;
+mod older;
 mod power;
 
 const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
@@ -65,6 +66,8 @@ impl Desk {
             leaf,
             ours: false,
             issued_for: None,
+            only_for: None,
+            proof: false,
             bound_elsewhere: false,
         };
         let opened = Enrollment::open(
@@ -401,6 +404,8 @@ async fn a_re_enrollment_ends_the_epoch_and_an_identity_serves_one_device() {
         leaf: leaf_of("D"),
         ours: false,
         issued_for: None,
+        only_for: None,
+        proof: false,
         bound_elsewhere: false,
     };
     let opened = Enrollment::open(
@@ -439,6 +444,8 @@ impl Desk {
             leaf: leaf_of(id),
             ours: false,
             issued_for: None,
+            only_for: None,
+            proof: false,
             bound_elsewhere: false,
         };
         let mut current = enrollment.clone();
