@@ -5,7 +5,9 @@
 
 mod house;
 
+mod admin_routes;
 mod api_commands;
+mod canaries;
 mod checkin_server;
 mod clock;
 mod compat_nanomdm;
@@ -14,6 +16,7 @@ mod doctor;
 mod enrollment_links;
 mod full_disk;
 mod hardening;
+mod identities;
 mod kill;
 mod pkcs12;
 mod push_certificates;
