@@ -71,7 +71,7 @@ pub async fn serve(mut config: Config, clock: Clock) -> anyhow::Result<Running> 
     public_url::keep(&config, &store).await?;
     let supervising = Arbiter::new();
     let expiries = Expiries::default();
-    let (verifier, ca) = verifier(&config, &expiries)?;
+    let (verifier, ca) = verifier(&config, &store, &expiries)?;
     let device_tls = tls::device(&config, &clock, verifier.authority_names())
         .context("TLS of the device listener")?;
     let checkin_at = checkin.as_ref().map(TcpListener::local_addr).transpose()?;
@@ -191,8 +191,16 @@ pub fn open_store(config: &Config, clock: &Clock) -> Result<Store, StoreError> {
     Store::open(options, clock.clone())
 }
 
-fn verifier(config: &Config, expiries: &Expiries) -> anyhow::Result<(IdentityVerifier, DeviceCa)> {
-    let ca = DeviceCa::open(&config.store.path, config.scep.ca_validity_days)?;
+fn verifier(
+    config: &Config,
+    store: &Store,
+    expiries: &Expiries,
+) -> anyhow::Result<(IdentityVerifier, DeviceCa)> {
+    let (known, _) = store.devices(None, 1, |_| true)?;
+    let ca = match known.as_slice() {
+        [] => DeviceCa::open(&config.store.path, config.scep.ca_validity_days)?,
+        _ => DeviceCa::reopen(&config.store.path)?,
+    };
     let ca_ends = expiry::not_after(&ca.certificate_pem).context("ca.pem")?;
     expiries.watch(Purpose::DeviceCa, "ca.pem", ca_ends);
     let extra = config.device.extra_ca_files.iter().map(|file| {

@@ -51,16 +51,27 @@ impl DeviceCa {
     /// # Errors
     /// [`CaError`] when a file cannot be read or written, or one of the two is missing.
     pub fn open(directory: &Path, valid_days: u32) -> Result<Self, CaError> {
-        let (certificate, key) = (directory.join("ca.pem"), directory.join("ca.key"));
-        match (certificate.exists(), key.exists()) {
-            (true, true) => Self::of(fs::read(&certificate)?, &fs::read(&key)?),
-            (false, false) => {
+        match Self::reopen(directory) {
+            Err(CaError::Lost) => {
                 let (certificate_pem, key_pem) = make(valid_days)?;
-                write_private(&key, &key_pem)?;
-                write_private(&certificate, &certificate_pem)?;
+                write_private(&directory.join("ca.key"), &key_pem)?;
+                write_private(&directory.join("ca.pem"), &certificate_pem)?;
                 fs::File::open(directory)?.sync_all()?;
                 Self::of(certificate_pem, &key_pem)
             }
+            other => other,
+        }
+    }
+
+    /// Reads the CA of a data directory that must have one: devices enrolled already.
+    ///
+    /// # Errors
+    /// [`CaError`] when a file cannot be read, or is missing.
+    pub fn reopen(directory: &Path) -> Result<Self, CaError> {
+        let (certificate, key) = (directory.join("ca.pem"), directory.join("ca.key"));
+        match (certificate.exists(), key.exists()) {
+            (true, true) => Self::of(fs::read(&certificate)?, &fs::read(&key)?),
+            (false, false) => Err(CaError::Lost),
             (_, false) => Err(CaError::Missing("ca.key")),
             (false, _) => Err(CaError::Missing("ca.pem")),
         }
@@ -102,6 +113,12 @@ impl DeviceCa {
 /// Why there is no device CA.
 #[derive(Debug, thiserror::Error)]
 pub enum CaError {
+    /// There is none where devices have certificates of one.
+    #[error(
+        "ca.pem and ca.key are missing from the data directory, though its store knows devices: \
+         put both back; a new CA would shut every device out"
+    )]
+    Lost,
     /// Only one of the two files is there; a new CA would shut all devices out.
     #[error("{0} is missing from the data directory while its counterpart is there")]
     Missing(&'static str),
@@ -176,5 +193,8 @@ mod tests {
         fs::remove_file(directory.path().join("ca.key")).unwrap();
         let half = DeviceCa::open(directory.path(), 3650);
         assert!(matches!(half, Err(CaError::Missing("ca.key"))));
+        fs::remove_file(directory.path().join("ca.pem")).unwrap();
+        let none = DeviceCa::reopen(directory.path());
+        assert!(matches!(none, Err(CaError::Lost)));
     }
 }

@@ -18,6 +18,7 @@ mod full_disk;
 mod hardening;
 mod identities;
 mod kill;
+mod never_unenroll;
 mod pkcs12;
 mod push_certificates;
 mod pushes;
