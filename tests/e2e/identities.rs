@@ -99,7 +99,7 @@ fn rsa() -> PKey<Private> {
 
 /// A certificate that says of itself what `like` says: subject, issuer and serial number,
 /// over another key.
-fn forged(
+pub(crate) fn forged(
     like: &Identity,
     key: &PKey<Private>,
     ca_key: &PKeyRef<Private>,

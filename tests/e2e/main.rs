@@ -25,6 +25,7 @@ mod pushes;
 mod reenrollment;
 mod restart;
 mod scep;
+mod scep_matrix;
 mod tls;
 mod tools;
 mod vectors;
