@@ -3,24 +3,39 @@
 use reqwest::Method;
 use sim::{Channel, Device, Proof};
 
-use super::{assert_refused, enrolled_by_us, issued_by_us, known, line, rsa};
+use super::{assert_refused, enrolled_by_us, forged, issued_by_us, known, line, rsa};
 use crate::house::{House, id_of};
+
+/// Whose CA an identity nobody has seen before is of.
+#[derive(Clone, Copy, Debug)]
+enum Of {
+    /// Ours.
+    Us,
+    /// A further one that is trusted.
+    Others,
+    /// None that is: it has the names of ours and another key.
+    Pretenders,
+}
 
 #[actix_web::test]
 async fn a_device_is_taken_over_only_as_the_rules_of_re_enrollment_say() {
     let house = House::start().await;
     let key = rsa();
-    // (what became of the victim, a new identity of whose CA, whether it may come)
+    let pretender = rsa();
+    // (what became of the victim, whose the new identity is, whether it may come)
     let rules = [
-        ("enrolled", true, false),
-        ("enrolled", false, false),
-        ("checked out", true, true),
-        ("checked out", false, false),
-        ("allowed to", true, true),
-        ("allowed to", false, true),
+        ("enrolled", Of::Us, false),
+        ("enrolled", Of::Others, false),
+        ("enrolled", Of::Pretenders, false),
+        ("checked out", Of::Us, true),
+        ("checked out", Of::Others, false),
+        ("checked out", Of::Pretenders, false),
+        ("allowed to", Of::Us, true),
+        ("allowed to", Of::Others, true),
+        ("allowed to", Of::Pretenders, false),
     ];
-    for (seed, (state, ours, may)) in rules.into_iter().enumerate() {
-        let what = format!("{state}, under our CA: {ours}");
+    for (seed, (state, of, may)) in rules.into_iter().enumerate() {
+        let what = format!("{state}, an identity of {of:?}");
         let (victim, waiting) = enrolled_by_us(&house, &key, 10 + seed as u64).await;
         let id = id_of(&victim);
         let mut client = line(&house, Proof::Header);
@@ -37,9 +52,10 @@ async fn a_device_is_taken_over_only_as_the_rules_of_re_enrollment_say() {
             _ => {}
         }
         let before = known(&house, &id).await;
-        let identity = match ours {
-            true => issued_by_us(&house, &rsa()).await,
-            false => house.ca.issue("never seen").unwrap(),
+        let identity = match of {
+            Of::Us => issued_by_us(&house, &rsa()).await,
+            Of::Others => house.ca.issue("never seen").unwrap(),
+            Of::Pretenders => forged(&victim.identity, &key, &pretender, [-1, 300]),
         };
         let taker = Device {
             identity,
@@ -95,4 +111,18 @@ async fn a_device_is_taken_over_only_as_the_rules_of_re_enrollment_say() {
             .unwrap();
         assert_refused(&gone, &[403], &what);
     }
+    // Nor does a pretender come as whom nobody has heard of.
+    let identity = forged(
+        &issued_by_us(&house, &key).await,
+        &key,
+        &pretender,
+        [-1, 300],
+    );
+    let (nobody, mut client) = house.new_device(Proof::Header);
+    let asked = client.check_in(&identity, nobody.authenticate()).await;
+    assert_refused(
+        &asked.unwrap(),
+        &[403],
+        "a new device under a pretender's identity",
+    );
 }
