@@ -28,13 +28,21 @@ impl Ears {
         for at in 0..said.len().saturating_sub(1) {
             for form in &self.begins[pair(&said[at..])] {
                 let (name, form) = &self.forms[*form];
-                if said[at..].starts_with(form) {
+                if said[at..].starts_with(form) && stands_alone(said, at, form) {
                     heard.insert(*name);
                 }
             }
         }
         heard
     }
+}
+
+/// Six digits of a PIN are in many a long number by chance.
+fn stands_alone(said: &[u8], at: usize, form: &[u8]) -> bool {
+    let neighbours = [at.checked_sub(1), at.checked_add(form.len())];
+    let mut neighbours = neighbours.into_iter().flatten();
+    !form.iter().all(u8::is_ascii_digit)
+        || !neighbours.any(|at| said.get(at).is_some_and(u8::is_ascii_alphanumeric))
 }
 
 fn pair(bytes: &[u8]) -> usize {
@@ -82,4 +90,7 @@ fn a_secret_is_heard_however_it_is_written() {
         assert!(ears.heard(said.as_bytes()).contains("it"), "{said}");
     }
     assert!(ears.heard(b"canary-of-13+/").is_empty());
+    let ears = Ears::of(&[("it", b"739158".to_vec())]);
+    assert!(ears.heard(b"pin=739158").contains("it"));
+    assert!(ears.heard(b"a7391581").is_empty());
 }
