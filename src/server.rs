@@ -72,7 +72,7 @@ pub async fn serve(mut config: Config, clock: Clock) -> anyhow::Result<Running> 
     public_url::keep(&config, &store).await?;
     let supervising = Arbiter::new();
     let expiries = Expiries::default();
-    let (verifier, messages, ca) = verifiers(&config, &expiries)?;
+    let (verifier, messages, ca) = verifiers(&config, &store, &expiries)?;
     let device_tls = tls::device(&config, &clock, verifier.authority_names())
         .context("TLS of the device listener")?;
     let checkin_at = checkin.as_ref().map(TcpListener::local_addr).transpose()?;
@@ -196,10 +196,15 @@ pub fn open_store(config: &Config, clock: &Clock) -> Result<Store, StoreError> {
 /// Who proves identities, who proves messages, and the CA that issues.
 fn verifiers(
     config: &Config,
+    store: &Store,
     expiries: &Expiries,
 ) -> anyhow::Result<(IdentityVerifier, MessageVerifier, DeviceCa)> {
     let (key, days) = (config.scep.ca_key_type.into(), config.scep.ca_validity_days);
-    let ca = DeviceCa::open(&config.store.path, key, days)?;
+    let (known, _) = store.devices(None, 1, |_| true)?;
+    let ca = match known.as_slice() {
+        [] => DeviceCa::open(&config.store.path, key, days)?,
+        _ => DeviceCa::reopen(&config.store.path)?,
+    };
     if ca.key() != Some(key) {
         tracing::warn!("scep.ca_key_type: the device CA keeps the key it was made with");
     }

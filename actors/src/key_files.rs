@@ -48,23 +48,36 @@ impl KeyPair {
         name: &'static str,
         make: impl FnOnce() -> Result<Self, ErrorStack>,
     ) -> Result<Self, KeyFileError> {
+        if let Some(kept) = Self::reopen(directory, name)? {
+            return Ok(kept);
+        }
         let io = |error| KeyFileError::Io(name, error);
         let openssl = |error| KeyFileError::OpenSsl(name, error);
-        let files = ["key", "pem"].map(|kind| directory.join(format!("{name}.{kind}")));
+        let pem = make().and_then(|made| made.to_pem()).map_err(openssl)?;
+        for (file, pem) in files(directory, name).iter().zip(&pem) {
+            replace_private(&staged(file), pem).map_err(io)?;
+        }
+        sync(directory).map_err(io)?;
+        Self::reopen(directory, name)?.ok_or_else(|| io(io::ErrorKind::NotFound.into()))
+    }
+
+    /// Reads the pair, if there is one.
+    pub(crate) fn reopen(
+        directory: &Path,
+        name: &'static str,
+    ) -> Result<Option<Self>, KeyFileError> {
+        let io = |error| KeyFileError::Io(name, error);
+        let openssl = |error| KeyFileError::OpenSsl(name, error);
+        let files = files(directory, name);
         let made = files.clone().map(|file| staged(&file));
         let kept = files.iter().filter(|file| file.exists()).count();
         let each_exists = |(file, new): (&PathBuf, &PathBuf)| file.exists() || new.exists();
         if kept < 2 && !files.iter().zip(&made).all(each_exists) {
-            if let Some(missing) = files.iter().find(|file| kept == 1 && !file.exists()) {
-                let missing = missing.file_name().unwrap_or_default().to_string_lossy();
-                return Err(KeyFileError::Missing(missing.into_owned()));
-            }
-            let pair = make().map_err(openssl)?;
-            let pem = pair.to_pem().map_err(openssl)?;
-            for (new, pem) in made.iter().zip(&pem) {
-                replace_private(new, pem).map_err(io)?;
-            }
-            sync(directory).map_err(io)?;
+            let Some(missing) = files.iter().find(|file| kept == 1 && !file.exists()) else {
+                return Ok(None);
+            };
+            let missing = missing.file_name().unwrap_or_default().to_string_lossy();
+            return Err(KeyFileError::Missing(missing.into_owned()));
         }
         let mut renamed = false;
         for (file, new) in files.iter().zip(&made) {
@@ -83,7 +96,10 @@ impl KeyPair {
         };
         let public = pair.certificate.public_key().map_err(openssl)?;
         let belongs = public.public_eq(&pair.key);
-        belongs.then_some(pair).ok_or(KeyFileError::NotAPair(name))
+        if !belongs {
+            return Err(KeyFileError::NotAPair(name));
+        }
+        Ok(Some(pair))
     }
 
     fn to_pem(&self) -> Result<[Vec<u8>; 2], ErrorStack> {
@@ -126,6 +142,11 @@ fn replace_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
         .open(path)?;
     file.write_all(bytes)?;
     file.sync_all()
+}
+
+/// Of the key and of the certificate.
+fn files(directory: &Path, name: &str) -> [PathBuf; 2] {
+    ["key", "pem"].map(|kind| directory.join(format!("{name}.{kind}")))
 }
 
 /// Where a file is written before it has its name.

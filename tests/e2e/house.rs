@@ -270,6 +270,16 @@ pub(crate) struct Stopped {
 }
 
 impl Stopped {
+    /// The data directory.
+    pub(crate) fn data(&self) -> &std::path::Path {
+        &self.config.store.path
+    }
+
+    /// The configuration of the next start.
+    pub(crate) fn config(&self) -> &Config {
+        &self.config
+    }
+
     /// Starts the server again with a changed configuration, or says why it did not.
     pub(crate) async fn start(
         mut self,

@@ -110,6 +110,14 @@ pub(super) fn device_ca(directory: &Path, now: UnixMillis) -> Finding {
     let (certificate, key) = (directory.join("ca.pem"), directory.join("ca.key"));
     match (certificate.exists(), key.exists()) {
         (true, true) => {}
+        (false, false) if directory.join("reveille.redb").exists() => {
+            return Finding::warn(
+                CA,
+                "ca.pem and ca.key are missing beside the store; once it knows a device the \
+                 server does not start without them",
+                "restore both from a backup; a new CA would shut every device out",
+            );
+        }
         (false, false) => return Finding::ok(CA, "made at the first start"),
         (true, false) | (false, true) => {
             return Finding::fail(
