@@ -5,10 +5,13 @@
 //! on-disk format on one page.
 
 mod admin;
+mod archive;
+mod backup;
 mod batch;
 mod challenges;
 mod checkins;
 mod commands;
+mod compact;
 mod dense;
 mod disk;
 mod error;
@@ -22,9 +25,11 @@ mod operations;
 mod pending;
 mod push_keys;
 mod read;
+mod restore;
 mod retention;
 mod seal;
 mod segments;
+mod shadow;
 mod tables;
 mod tail;
 mod watch;
@@ -40,8 +45,11 @@ use schema::{ChannelNo, Seq, UnixMillis};
 use tokio::sync::{mpsc, oneshot};
 
 pub use admin::Device;
+pub use archive::{BackupError, FileEntry, Manifest};
+pub use backup::{Backup, Steady};
 pub use challenges::{IssuedCertificate, NewChallenge, Refusal, Spent};
 pub use commands::{COHORTS_OPEN, DIRECT_UP_TO};
+pub use compact::{Compacted, compact};
 pub use error::StoreError;
 pub use guard::GuardLimits;
 pub use history::{ChannelCommand, Happening, StoredReport};
@@ -52,16 +60,18 @@ pub use operations::{
 };
 pub use pending::HandOut;
 pub use read::CommandSummary;
+pub use restore::{Proved, RestoredBackup, restore, verify};
 pub use seal::Packed;
 pub use tables::{
     Annotation, AuditEntry, Body, BodyAddress, CertificateRecord, ChallengeRecord, CommandRecord,
-    Entry, TokenRecord,
+    Entry, Restored, TokenRecord,
 };
 pub use tail::{Counts, Figures};
 
 use crate::wakes::Wakes;
 use disk::Disk;
 use seal::{Place, Sealer};
+use shadow::Shadow;
 use tail::Published;
 use writer::{Operation, Reply};
 
@@ -75,6 +85,7 @@ pub struct Store {
 struct Inner {
     disk: Arc<dyn Disk>,
     database: Arc<Database>,
+    shadow: Shadow,
     sealer: Sealer,
     published: Arc<Published>,
     segments: PathBuf,
@@ -269,6 +280,7 @@ impl Store {
         let ballast = directory.join("ballast");
         if full {
             let _ = disk.remove(&ballast);
+            self.inner.shadow.give_up("the disk is nearly full");
         } else if !disk.exists(&ballast)? && free > reserve.saturating_mul(2) + BALLAST {
             // Only a help: a quota may forbid it.
             let written = disk
