@@ -17,15 +17,15 @@ use sim::{Channel, Client, Device, DeviceCa, Proof, Target};
 use crate::house::{TOPIC, answer, id_of};
 
 /// The server as a process of its own.
-struct Server {
+pub(crate) struct Server {
     child: Child,
-    devices: String,
-    admin: String,
+    pub(crate) devices: String,
+    pub(crate) admin: String,
     answered_in: Duration,
 }
 
 impl Server {
-    fn start(directory: &Path) -> Self {
+    pub(crate) fn start(directory: &Path) -> Self {
         let began = Instant::now();
         let mut child = Command::new(env!("CARGO_BIN_EXE_reveille"))
             .args(["--config", "config.toml", "serve"])
@@ -55,7 +55,7 @@ impl Server {
         }
     }
 
-    fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
@@ -63,11 +63,11 @@ impl Server {
 
 /// What was acknowledged to somebody, and what the server must therefore know.
 #[derive(Default)]
-struct Promises {
-    queued: BTreeMap<String, String>,
-    reported: BTreeSet<(String, String)>,
+pub(crate) struct Promises {
+    pub(crate) queued: BTreeMap<String, String>,
+    pub(crate) reported: BTreeSet<(String, String)>,
     checked: BTreeSet<String>,
-    broken: Vec<String>,
+    pub(crate) broken: Vec<String>,
 }
 
 #[actix_web::test]
@@ -78,14 +78,7 @@ async fn nothing_acknowledged_is_lost_and_nothing_happens_twice() {
         .unwrap_or(5);
     let directory = tempfile::tempdir().unwrap();
     let ca = DeviceCa::quick().unwrap();
-    std::fs::write(directory.path().join("ca.pem"), ca.pem()).unwrap();
-    std::fs::write(
-        directory.path().join("config.toml"),
-        "[device]\nlisten = \"127.0.0.1:0\"\ntls = \"off\"\nextra_ca_files = [\"ca.pem\"]\n\
-         trusted_proxies = [\"127.0.0.1/32\"]\nclient_cert_header = \"Client-Cert\"\n\
-         [admin]\nlisten = \"127.0.0.1:0\"\n[store]\nreserve_mb = 0\n[log]\nlevel = \"warn\"\n",
-    )
-    .unwrap();
+    configure(directory.path(), &ca);
     let devices: Vec<_> = (0..DEVICES)
         .map(|_| Arc::new(Device::new(&ca, TOPIC).unwrap()))
         .collect();
@@ -144,14 +137,26 @@ async fn nothing_acknowledged_is_lost_and_nothing_happens_twice() {
     server.kill();
 }
 
-fn line(server: &Server) -> Client {
+/// What a server in this directory needs, its device CA that of the simulated devices.
+pub(crate) fn configure(directory: &Path, ca: &DeviceCa) {
+    std::fs::write(directory.join("ca.pem"), ca.pem()).unwrap();
+    std::fs::write(
+        directory.join("config.toml"),
+        "[device]\nlisten = \"127.0.0.1:0\"\ntls = \"off\"\nextra_ca_files = [\"ca.pem\"]\n\
+         trusted_proxies = [\"127.0.0.1/32\"]\nclient_cert_header = \"Client-Cert\"\n\
+         [admin]\nlisten = \"127.0.0.1:0\"\n[store]\nreserve_mb = 0\n[log]\nlevel = \"warn\"\n",
+    )
+    .unwrap();
+}
+
+pub(crate) fn line(server: &Server) -> Client {
     Client::new(Arc::new(
         Target::new(&server.devices, Proof::Header).unwrap(),
     ))
 }
 
 /// A device that polls and reports until its line breaks.
-async fn poll(device: Arc<Device>, mut client: Client, promises: Arc<Mutex<Promises>>) {
+pub(crate) async fn poll(device: Arc<Device>, mut client: Client, promises: Arc<Mutex<Promises>>) {
     let id = id_of(&device);
     let mut body = device.idle(Channel::Device);
     let mut reporting = None;
@@ -183,7 +188,7 @@ async fn poll(device: Arc<Device>, mut client: Client, promises: Arc<Mutex<Promi
 }
 
 /// An admin who queues commands until the line breaks.
-async fn order(
+pub(crate) async fn order(
     admin: String,
     token: String,
     ids: Vec<String>,
@@ -277,7 +282,7 @@ async fn finish(server: &Server, token: &str, promises: &Mutex<Promises>) {
     }
 }
 
-async fn counts(server: &Server, token: &str, uuid: &str) -> BTreeMap<String, u64> {
+pub(crate) async fn counts(server: &Server, token: &str, uuid: &str) -> BTreeMap<String, u64> {
     let client = reqwest::Client::new();
     let request = client
         .get(format!("{}/api/v1/commands/{uuid}", server.admin))
