@@ -127,7 +127,10 @@ impl Target {
                 let part = PathBuf::from(part);
                 let mut options = OpenOptions::new();
                 let file = options.write(true).create_new(true).mode(0o600).open(&part);
-                let file = file.with_context(|| part.display().to_string())?;
+                let file = file.with_context(|| {
+                    let part = part.display();
+                    format!("{part} (there already? another backup runs, or was cut off)")
+                })?;
                 Sink::File {
                     file: Steady::of(file),
                     part,

@@ -21,7 +21,7 @@ pub(super) struct Restore {
     /// The data directory to make; that of the configuration unless given.
     #[arg(long, value_name = "DIR", conflicts_with = "verify")]
     to: Option<PathBuf>,
-    /// Only prove it: every hash, the store inside, the sealing key.
+    /// Only prove it: every hash, the store inside, the sealing key. Needs room in TMPDIR.
     #[arg(long)]
     verify: bool,
     /// The sealing key of the server it was made of; that of the configuration, or the one
@@ -108,6 +108,7 @@ fn report(proved: &Proved) -> anyhow::Result<()> {
 
 const NEXT: &str = "
 config.toml and the files it names are in no backup: device.public_url must be the same
+admin.token is in none either: tokens go on working, and `reveille token create` makes another
 never run the old server and this one at once
 devices that enrolled since must enroll again; tokens and links taken back since are good again
 nothing expires and nothing is deleted until you run `reveille clock confirm` beside the server

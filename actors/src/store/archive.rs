@@ -34,7 +34,7 @@ pub struct Manifest {
     /// Of the program that made it.
     pub program: String,
     /// When, in milliseconds since 1970.
-    pub made_ms: u64,
+    pub created_ms: u64,
     /// How many restores the store's history has.
     pub generation: u64,
     /// Head of the journal.
@@ -64,7 +64,7 @@ impl Manifest {
     /// When it was made.
     #[must_use]
     pub fn made(&self) -> UnixMillis {
-        UnixMillis(self.made_ms)
+        UnixMillis(self.created_ms)
     }
 
     /// Does it hold the sealing key?

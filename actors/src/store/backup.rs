@@ -142,7 +142,7 @@ impl Backup {
             format: FORMAT,
             schema: SCHEMA_VERSION,
             program: env!("CARGO_PKG_VERSION").to_owned(),
-            made_ms: self.moment.at.0,
+            created_ms: self.moment.at.0,
             generation,
             position: self.moment.numbers.position,
             seq: self.moment.numbers.seq,

@@ -164,7 +164,7 @@ fn lay_out(
 /// The devices of a database that is sound.
 fn devices(file: &Path) -> Result<u64, BackupError> {
     let damaged = |why: String| BackupError::Damaged(format!("{}: {why}", archive::DATABASE));
-    let opened = Database::builder().open(file);
+    let opened = Database::builder().set_cache_size(CACHE_BYTES).open(file);
     let mut database = opened.map_err(|why| damaged(why.to_string()))?;
     match database.check_integrity() {
         Ok(true) => {}
@@ -263,6 +263,9 @@ impl Store {
         restored.is_some_and(|restored| !restored.confirmed)
     }
 }
+
+/// Memory for looking through a database.
+const CACHE_BYTES: usize = 64 << 20;
 
 /// When the backup was made that a store was restored from, while no admin has confirmed.
 pub(super) fn unconfirmed(
