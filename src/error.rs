@@ -429,6 +429,7 @@ impl From<StoreError> for Problem {
             StoreError::Guard { .. } => Self::conflict("guard_threshold", detail),
             StoreError::TooManyOpen(_) => Self::conflict("too_many_open", detail),
             StoreError::BoundElsewhere(_) => Self::conflict("bound_elsewhere", detail),
+            StoreError::BackupRuns => Self::conflict("backup_running", detail),
             StoreError::LinkExists(_) => Self::conflict("link_exists", detail),
             _ => {
                 tracing::error!(error = detail, "the store failed a request");

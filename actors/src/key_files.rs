@@ -130,7 +130,7 @@ pub(crate) fn p256_key() -> Result<PKey<Private>, ErrorStack> {
 }
 
 /// Writes a new file that only we may read, in place of what a crash left there.
-fn replace_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn replace_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}

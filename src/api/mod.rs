@@ -1,5 +1,6 @@
 //! The admin API: one line per route. Each resource has its file.
 
+pub mod backups;
 pub mod catalog;
 pub mod clock;
 pub mod commands;
@@ -94,6 +95,7 @@ pub fn routes(config: &mut web::ServiceConfig) {
                     "/enrollment-links/{id}/profile",
                     web::get().to(enrollment_links::profile),
                 )
+                .route("/backups", web::post().to(backups::create))
                 .route("/clock", web::get().to(clock::show))
                 .route("/clock/confirm", web::post().to(clock::confirm))
                 .route("/catalog", web::get().to(catalog::list))

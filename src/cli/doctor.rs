@@ -70,7 +70,7 @@ async fn examine(config: &Config, now: UnixMillis) -> Vec<Finding> {
             match Readiness::ask(&config.admin).await {
                 Some(readiness) => {
                     running = true;
-                    findings.extend(readiness.findings());
+                    findings.extend(readiness.findings(now));
                 }
                 None => findings.push(listeners::silent(&config.admin)),
             }

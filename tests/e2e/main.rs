@@ -7,6 +7,7 @@ mod house;
 
 mod admin_routes;
 mod api_commands;
+mod backup;
 mod canaries;
 mod checkin_server;
 mod clock;
