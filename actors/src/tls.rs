@@ -4,6 +4,8 @@
 //! this one is carried to devices as a trust anchor. Made at the first start and kept in
 //! the data directory; the door that serves the certificate asks when to renew it.
 
+mod challenge;
+
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::net::IpAddr;
@@ -24,6 +26,8 @@ use openssl::x509::extension::{
 use openssl::x509::{X509, X509Builder, X509Name, X509NameBuilder, X509NameRef};
 use rustls::pki_types::ServerName;
 use schema::UnixMillis;
+
+pub use self::challenge::ChallengeCertificate;
 
 /// The root, with its key: it signs rarely, but by itself.
 #[derive(Clone)]
