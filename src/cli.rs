@@ -6,6 +6,7 @@
 
 mod catalog;
 mod check_config;
+mod clock;
 mod commands;
 mod connection;
 mod device;
@@ -68,6 +69,8 @@ enum Verb {
     Commands(commands::Commands),
     /// Ask for push certificates, put them to use, renew them.
     PushCert(push_certificates::PushCert),
+    /// Look at the server's clock; confirm it when it is in doubt.
+    Clock(clock::ClockVerbs),
     /// Make links through which devices enroll.
     EnrollLink(enroll_links::EnrollLink),
     /// Run a server, a fake APNs and simulated devices on this machine, and check them.
@@ -105,6 +108,7 @@ impl Cli {
             Verb::Devices(verb) => block_on(verb.run(file)),
             Verb::Commands(verb) => block_on(verb.run(file)),
             Verb::PushCert(verb) => block_on(verb.run(file)),
+            Verb::Clock(verb) => block_on(verb.run(file)),
             Verb::EnrollLink(verb) => block_on(verb.run(file)),
             Verb::Demo(options) => {
                 let right = actix_web::rt::System::new().block_on(demo::run(options))?;
@@ -202,6 +206,7 @@ mod tests {
             "reveille enroll-link create --expires-hours 24 --max-uses 50 --tag a --tag b --shared",
             "reveille enroll-link create --device S --right erase,device_information --json",
             "reveille enroll-link create --user anne@example.org",
+            "reveille enroll-link create --identity pkcs12",
             "reveille enroll-link list --json",
             "reveille enroll-link revoke X",
             "reveille enroll-link export X a.mobileconfig --unsigned --url http://127.0.0.1:1",

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use ::config::{Config as Layers, Environment, File, FileFormat};
 use ipnet::IpNet;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de};
 
 /// The whole configuration.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -51,6 +51,11 @@ pub struct Device {
     pub listen: SocketAddr,
     /// The base of the URLs devices know.
     pub public_url: String,
+    /// Where check-ins are taken besides, if anywhere.
+    #[serde(deserialize_with = "maybe_address")]
+    pub checkin_listen: Option<SocketAddr>,
+    /// The base of the check-in URL; empty for `public_url`.
+    pub checkin_public_url: String,
     /// Who runs the server, as devices and people are told.
     pub organization: String,
     /// How TLS is ended.
@@ -110,6 +115,15 @@ impl From<Reenroll> for schema::enrollment::Reenroll {
             Reenroll::AnyLink => Self::AnyLink,
         }
     }
+}
+
+/// An address; an empty text is none.
+fn maybe_address<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SocketAddr>, D::Error> {
+    let text = String::deserialize(from)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(de::Error::custom)
 }
 
 impl Device {
@@ -282,6 +296,8 @@ impl Default for Device {
         Self {
             listen: SocketAddr::from(([0, 0, 0, 0], 8443)),
             public_url: String::new(),
+            checkin_listen: None,
+            checkin_public_url: String::new(),
             organization: String::new(),
             tls: Tls::Auto,
             cert_file: PathBuf::new(),
@@ -525,7 +541,7 @@ mod tests {
             .filter(|line| line.contains(" = ") && !line.starts_with('#'));
         assert_eq!(
             shown.count(),
-            41,
+            43,
             "a key was added or removed: show it in config.toml too"
         );
     }
@@ -541,6 +557,7 @@ mod tests {
                     "10.0.0.0/8,192.168.0.0/16",
                 ),
                 ("REVEILLE_STORE__CACHE_MB", "7"),
+                ("REVEILLE_DEVICE__CHECKIN_LISTEN", "127.0.0.1:3"),
                 ("REVEILLE_URL", "http://x"),
                 ("REVEILLE_TOKEN", "secret"),
             ],
@@ -548,6 +565,8 @@ mod tests {
         let config = config.unwrap();
         assert_eq!(config.admin.listen.port(), 2);
         assert_eq!(config.device.trusted_proxies.len(), 2);
+        let checkin = config.device.checkin_listen;
+        assert_eq!(checkin.map(|at| at.port()), Some(3));
         assert_eq!(
             (config.store.cache_mb, config.log.level),
             (7, LogLevel::Warn)
@@ -562,6 +581,9 @@ mod tests {
         assert!(error.contains("listen_on"), "{error}");
         let error = load("[apns]\nport = 70000", &[]).unwrap_err().to_string();
         assert!(error.contains("port"), "{error}");
+        let error = load("[device]\ncheckin_listen = \"8443\"", &[]);
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("checkin_listen"), "{error}");
         let signs = |text| load(text, &[]).map(|config| config.device.signs());
         assert!(!signs("").unwrap());
         assert!(signs("[device]\ntls = \"off\"").unwrap());

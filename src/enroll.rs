@@ -1,9 +1,11 @@
 //! The enrollment door: a link leads a person to a page, a device to its profile.
 //!
 //! Looking consumes nothing: each profile carries a challenge of its own, and a use is
-//! counted when that buys a certificate. Logs name a link by its id; its secret is in
-//! the URL alone. Who does not know a secret learns nothing here.
+//! counted when that buys a certificate; a profile that carries the certificate itself
+//! counts when it is handed out. Logs name a link by its id; its secret is in the URL
+//! alone. Who does not know a secret learns nothing here.
 
+mod identity;
 mod page;
 
 use std::path::Path;
@@ -11,8 +13,8 @@ use std::path::Path;
 use actix_web::http::header::{self, HeaderMap};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, ResponseError as _, web};
 use actors::Store;
+use actors::expiry;
 use actors::profile_signer::ProfileSigner;
-use actors::store::NewChallenge;
 use anyhow::Context as _;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, digest};
@@ -23,7 +25,7 @@ use openssl::x509::X509;
 use schema::enrollment::EnrolledWith;
 use schema::link::{Link, LinkId};
 use schema::profile::profile_identifier;
-use schema::profile::{CAPABILITIES, EnrollmentProfile, MdmPayload, Ownership, ScepPayload};
+use schema::profile::{CAPABILITIES, EnrollmentProfile, IdentityPayload, MdmPayload, Ownership};
 use schema::{Leaf, access::AccessRights};
 use serde::Deserialize;
 
@@ -70,13 +72,21 @@ impl Enroller {
         })
     }
 
+    /// The end of the profile signer's certificate, in Unix seconds.
+    ///
+    /// # Errors
+    /// Only when OpenSSL itself fails.
+    pub fn signer_ends(&self) -> anyhow::Result<i64> {
+        Ok(expiry::not_after(&self.signer.certificate_pem()?)?)
+    }
+
     /// What the profiles of a link say, which a renewal must say again.
     #[must_use]
     pub fn offers(&self, app: &App, url: &PublicUrl, rights: Option<AccessRights>) -> EnrolledWith {
         let device = &app.config.device;
         EnrolledWith {
             server_url: url.at(&device.connect_path),
-            check_in_url: url.at(&device.checkin_path),
+            check_in_url: url.checkin_at(&device.checkin_path),
             profile_identifier: profile_identifier(&self.instance),
             rights,
             capabilities: CAPABILITIES.map(str::to_owned).to_vec(),
@@ -101,26 +111,19 @@ pub fn link_url(url: &PublicUrl, secret: &str) -> String {
     url.at(&format!("/enroll/{secret}"))
 }
 
-/// A profile of a link, with a challenge of its own; signed, or the bare plist.
+/// A profile of a link, with a challenge or an identity of its own; signed, or the bare
+/// plist.
 ///
 /// # Errors
 /// [`EnrollError`]: the link is void, or our own trouble.
 pub async fn profile(app: &App, link: &Link, signed: bool) -> Result<Vec<u8>, EnrollError> {
-    let now = app.clock.now();
-    link.open(now)?;
+    link.open(app.store.expiry_clock())?;
     let url = PublicUrl::of(&app.config)?;
     if app.enroller.offers(app, &url, link.offers.rights) != link.offers {
         return Err(EnrollError::Outdated);
     }
-    let ttl = app.config.scep.challenge_ttl_minutes.saturating_mul(60);
-    let challenge = NewChallenge {
-        link: link.id.0.clone(),
-        shared: link.shared,
-        enrollment: link.device.clone(),
-        expires: link.challenge_expires(now, ttl),
-    };
-    let challenge = app.store.mint_challenge(challenge).await?;
-    let profile = compose(app, link, &url, challenge)?;
+    let identity = identity::payload(app, link, &url).await?;
+    let profile = compose(app, link, &url, identity);
     tracing::info!(link = %link.id, signed, "an enrollment profile was handed out");
     if !signed {
         return Ok(profile);
@@ -130,12 +133,7 @@ pub async fn profile(app: &App, link: &Link, signed: bool) -> Result<Vec<u8>, En
     Ok(signed.map_err(|_| EnrollError::Stopping)??)
 }
 
-fn compose(
-    app: &App,
-    link: &Link,
-    url: &PublicUrl,
-    challenge: String,
-) -> Result<Vec<u8>, EnrollError> {
+fn compose(app: &App, link: &Link, url: &PublicUrl, identity: IdentityPayload) -> Vec<u8> {
     let ownership = match (&link.managed_apple_id, link.offers.rights) {
         (Some(managed_apple_id), _) => Ownership::User {
             managed_apple_id: managed_apple_id.clone(),
@@ -146,11 +144,7 @@ fn compose(
         instance: app.enroller.instance,
         organization: organization(app, url).to_owned(),
         trust_root: app.enroller.trust_root.clone(),
-        scep: ScepPayload {
-            url: url.at("/scep"),
-            challenge,
-            ca_fingerprint: app.enroller.ca_fingerprint,
-        },
+        identity,
         mdm: MdmPayload {
             topic: link.topic.0.clone(),
             server_url: link.offers.server_url.clone(),
@@ -159,7 +153,7 @@ fn compose(
             sign_message: app.config.device.signs(),
         },
     };
-    Ok(profile.to_plist())
+    profile.to_plist()
 }
 
 fn organization<'a>(app: &'a App, url: &'a PublicUrl) -> &'a str {
@@ -204,7 +198,7 @@ async fn door(
 
 fn show(app: &App, secret: &str) -> Result<HttpResponse, EnrollError> {
     let link = find(app, secret)?;
-    link.open(app.clock.now())?;
+    link.open(app.store.expiry_clock())?;
     let url = PublicUrl::of(&app.config)?;
     let page = page::Page {
         organization: organization(app, &url),

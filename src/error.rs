@@ -56,6 +56,9 @@ pub enum DeviceError {
     /// A `Content-Encoding`.
     #[error("a Content-Encoding is not accepted")]
     Encoded,
+    /// A report at the listener of check-ins.
+    #[error("only check-ins are taken here")]
+    NotHere,
 }
 
 impl From<StoreError> for DeviceError {
@@ -92,6 +95,7 @@ impl DeviceError {
             Self::TooSlow => "too_slow",
             Self::Incomplete => "incomplete",
             Self::Encoded => "encoded",
+            Self::NotHere => "not_here",
         }
     }
 }
@@ -118,6 +122,7 @@ impl ResponseError for DeviceError {
             Self::TooLong(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::Encoded => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::NotHere => StatusCode::NOT_FOUND,
         }
     }
 
@@ -154,6 +159,9 @@ pub enum EnrollError {
     /// The profile cannot be signed.
     #[error(transparent)]
     Signer(#[from] SignerError),
+    /// The identity it is to carry cannot be made.
+    #[error(transparent)]
+    Identity(#[from] ScepError),
     /// The server is going down.
     #[error("shutting down")]
     Stopping,
@@ -170,6 +178,7 @@ impl EnrollError {
             Self::NoPublicUrl(_) => "no_public_url",
             Self::Store(_) => "store",
             Self::Signer(_) => "signer",
+            Self::Identity(_) => "identity",
             Self::Stopping => "stopping",
         }
     }
@@ -398,7 +407,9 @@ impl From<EnrollError> for Problem {
             EnrollError::Void(_) | EnrollError::Outdated => Self::conflict("link_void", detail),
             EnrollError::NoPublicUrl(why) => why.into(),
             EnrollError::Store(error) => error.into(),
-            EnrollError::Signer(_) | EnrollError::Stopping => Self::unavailable(detail),
+            EnrollError::Signer(_) | EnrollError::Identity(_) | EnrollError::Stopping => {
+                Self::unavailable(detail)
+            }
         }
     }
 }

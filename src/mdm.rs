@@ -34,13 +34,46 @@ pub fn routes(config: &mut web::ServiceConfig, checkin_path: &str, connect_path:
     config.default_service(web::to(HttpResponse::NotFound));
 }
 
+/// Mounts check-ins alone.
+pub fn checkin_routes(config: &mut web::ServiceConfig, checkin_path: &str) {
+    config.route(checkin_path, web::put().to(checkin_door));
+    config.route("/healthz", web::get().to(HttpResponse::Ok));
+    config.default_service(web::to(HttpResponse::NotFound));
+}
+
+/// What a device listener takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Takes {
+    /// All that devices send.
+    All,
+    /// Check-ins alone.
+    CheckIns,
+}
+
 async fn door(request: HttpRequest, body: web::Payload, app: web::Data<App>) -> HttpResponse {
+    answer(&request, body, &app, Takes::All).await
+}
+
+async fn checkin_door(
+    request: HttpRequest,
+    body: web::Payload,
+    app: web::Data<App>,
+) -> HttpResponse {
+    answer(&request, body, &app, Takes::CheckIns).await
+}
+
+async fn answer(
+    request: &HttpRequest,
+    body: web::Payload,
+    app: &App,
+    takes: Takes,
+) -> HttpResponse {
     let is_checkin = is_checkin(request.headers()).unwrap_or_else(|| {
         request.path() == app.config.device.checkin_path
             && app.config.device.checkin_path != app.config.device.connect_path
     });
     let route = if is_checkin { "checkin" } else { "connect" };
-    let outcome = serve(&request, body, &app, is_checkin).await;
+    let outcome = serve(request, body, app, is_checkin, takes).await;
     match outcome {
         Ok(response) => {
             app.metrics.device(route, "ok");
@@ -63,15 +96,20 @@ async fn serve(
     body: web::Payload,
     app: &App,
     is_checkin: bool,
+    takes: Takes,
 ) -> Result<HttpResponse, DeviceError> {
     if request.headers().contains_key(header::CONTENT_ENCODING) {
         return Err(DeviceError::Encoded);
     }
     let cap = if is_checkin { CHECKIN_CAP } else { REPORT_CAP };
     let body = read(request.headers(), body, cap, app).await?;
-    let identity = prove(request, &body, app)?;
     // A message sent to the other URL is told by what it is.
-    if is_checkin || is_checkin_body(&body.bytes) {
+    let is_checkin = is_checkin || is_checkin_body(&body.bytes);
+    if !is_checkin && takes == Takes::CheckIns {
+        return Err(DeviceError::NotHere);
+    }
+    let identity = prove(request, &body, app)?;
+    if is_checkin {
         if body.cut {
             return Err(DeviceError::TooLong(cap));
         }
@@ -287,6 +325,7 @@ fn presented(identity: &DeviceIdentity) -> Presented {
         },
         ours: identity.issued_by == IssuedBy::Ours,
         replayable: identity.source == Source::Signature,
+        handed_over: false,
     }
 }
 

@@ -205,6 +205,11 @@ fn floors(registry: &mut Registry, app: &App) {
         app.store.enrolled(),
     );
     level(
+        "clock_in_doubt",
+        "1 while the wall clock is in doubt: nothing expires and nothing is deleted",
+        u64::from(app.store.clock_doubt().is_some()),
+    );
+    level(
         "actors_live",
         "Device actors in memory",
         app.registry.live() as u64,

@@ -18,6 +18,7 @@ use crate::config::{Config, Device};
 pub struct PublicUrl {
     base: String,
     host: String,
+    checkin: String,
 }
 
 impl PublicUrl {
@@ -30,22 +31,25 @@ impl PublicUrl {
         if base.is_empty() {
             return Err(NoPublicUrl::Unset);
         }
-        let url = Url::parse(base).map_err(|_| NoPublicUrl::Unreadable)?;
-        let host = url.host_str().ok_or(NoPublicUrl::Unreadable)?;
-        if url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() {
-            return Err(NoPublicUrl::Unreadable);
-        }
-        match (config.demo, url.scheme()) {
-            (_, "https") | (true, "http") => {}
-            _ => return Err(NoPublicUrl::NotHttps),
-        }
-        if !config.demo && is_local(host) {
-            return Err(NoPublicUrl::Loopback);
-        }
+        let host = host_of(base, config.demo)?;
+        let checkin = match config.device.checkin_public_url.trim_end_matches('/') {
+            "" => base,
+            other => {
+                host_of(other, config.demo).map_err(NoPublicUrl::of_checkin)?;
+                other
+            }
+        };
         Ok(Self {
             base: base.to_owned(),
-            host: host.to_owned(),
+            host,
+            checkin: checkin.to_owned(),
         })
+    }
+
+    /// The URL at a path of the listener of check-ins.
+    #[must_use]
+    pub fn checkin_at(&self, path: &str) -> String {
+        format!("{}{path}", self.checkin)
     }
 
     /// The base, without a slash at its end.
@@ -82,6 +86,39 @@ pub enum NoPublicUrl {
     /// It leads every device to itself.
     #[error("device.public_url is a loopback address, which leads every device to itself")]
     Loopback,
+    /// The base of the check-in URL is at fault.
+    #[error("device.checkin_public_url {0}")]
+    CheckIn(&'static str),
+}
+
+impl NoPublicUrl {
+    /// The same fault of the base of the check-in URL.
+    fn of_checkin(self) -> Self {
+        Self::CheckIn(match self {
+            Self::Unset => "is not set",
+            Self::Unreadable => "is not a URL such as https://checkin.example.org",
+            Self::NotHttps => "is not https, and devices take nothing else",
+            Self::Loopback => "is a loopback address, which leads every device to itself",
+            Self::CheckIn(why) => why,
+        })
+    }
+}
+
+/// The host of a base that devices elsewhere can use.
+fn host_of(base: &str, demo: bool) -> Result<String, NoPublicUrl> {
+    let url = Url::parse(base).map_err(|_| NoPublicUrl::Unreadable)?;
+    let host = url.host_str().ok_or(NoPublicUrl::Unreadable)?;
+    if url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() {
+        return Err(NoPublicUrl::Unreadable);
+    }
+    match (demo, url.scheme()) {
+        (_, "https") | (true, "http") => {}
+        _ => return Err(NoPublicUrl::NotHttps),
+    }
+    if !demo && is_local(host) {
+        return Err(NoPublicUrl::Loopback);
+    }
+    Ok(host.to_owned())
 }
 
 /// Proves that the public URL is the one devices enrolled with, or takes a new one while
@@ -114,9 +151,28 @@ pub async fn keep(config: &Config, store: &Store) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The public URL of a demo that has none: its listener, as its certificate names it.
-#[must_use]
-pub fn of_demo(tls: bool, at: SocketAddr) -> String {
+/// Gives a demo the public URLs it has none of: those of its listeners.
+pub fn complete_demo(
+    config: &mut Config,
+    tls: bool,
+    device: SocketAddr,
+    checkin: Option<SocketAddr>,
+) {
+    if !config.demo {
+        return;
+    }
+    if config.device.public_url.is_empty() {
+        config.device.public_url = of_demo(tls, device);
+    }
+    if let Some(at) = checkin
+        && config.device.checkin_public_url.is_empty()
+    {
+        config.device.checkin_public_url = of_demo(tls, at);
+    }
+}
+
+/// A listener's URL as its certificate names it.
+fn of_demo(tls: bool, at: SocketAddr) -> String {
     if tls {
         format!("https://localhost:{}", at.port())
     } else {
@@ -185,6 +241,26 @@ mod tests {
         ];
         for (url, why) in bad {
             assert_eq!(of(url, false), Err(why), "{url}");
+        }
+    }
+
+    #[test]
+    fn the_check_in_url_is_the_public_one_or_as_good_a_one() {
+        let of = |checkin: &str| {
+            let mut config = Config::default();
+            config.device.public_url = "https://mdm.example.org".into();
+            config.device.checkin_public_url = checkin.into();
+            PublicUrl::of(&config).map(|url| (url.at("/a"), url.checkin_at("/b")))
+        };
+        let (main, checkin) = of("").unwrap();
+        assert_eq!(main, "https://mdm.example.org/a");
+        assert_eq!(checkin, "https://mdm.example.org/b");
+        let (main, checkin) = of("https://in.example.org:8444/").unwrap();
+        assert_eq!(main, "https://mdm.example.org/a");
+        assert_eq!(checkin, "https://in.example.org:8444/b");
+        for url in ["in.example.org", "http://in.example.org", "https://[::1]"] {
+            let why = of(url).unwrap_err().to_string();
+            assert!(why.starts_with("device.checkin_public_url is"), "{why}");
         }
     }
 

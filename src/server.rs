@@ -32,6 +32,7 @@ use crate::auth::{Scope, new_token, token_record};
 use crate::config::Config;
 use crate::enroll::Enroller;
 use crate::identity::IdentityVerifier;
+use crate::mdm::Takes;
 use crate::metrics::Metrics;
 use crate::{api, compat, enroll, mdm, public_url, scep, tls};
 
@@ -40,6 +41,8 @@ use crate::{api, compat, enroll, mdm, public_url, scep, tls};
 pub struct Running {
     /// Where devices connect.
     pub device: SocketAddr,
+    /// Where check-ins are taken besides.
+    pub checkin: Option<SocketAddr>,
     /// Where admins connect.
     pub admin: SocketAddr,
     /// The first token, when this was the first start.
@@ -54,12 +57,15 @@ pub struct Running {
     supervising: Arbiter,
 }
 
-/// Opens the store and starts both listeners.
+/// Opens the store and starts the listeners.
 ///
 /// # Errors
 /// Whatever keeps it from starting, in words for the person at the terminal.
 pub async fn serve(mut config: Config, clock: Clock) -> anyhow::Result<Running> {
     let device = bind(config.device.listen, "device.listen")?;
+    let checkin = config.device.checkin_listen;
+    let checkin = checkin.map(|at| bind(at, "device.checkin_listen"));
+    let checkin = checkin.transpose()?;
     let admin = bind(config.admin.listen, "admin.listen")?;
     let store = open_store(&config, &clock)?;
     public_url::keep(&config, &store).await?;
@@ -68,9 +74,13 @@ pub async fn serve(mut config: Config, clock: Clock) -> anyhow::Result<Running> 
     let (verifier, ca) = verifier(&config, &expiries)?;
     let device_tls = tls::device(&config, &clock, verifier.authority_names())
         .context("TLS of the device listener")?;
-    if config.demo && config.device.public_url.is_empty() {
-        config.device.public_url = public_url::of_demo(device_tls.is_some(), device.local_addr()?);
-    }
+    let checkin_at = checkin.as_ref().map(TcpListener::local_addr).transpose()?;
+    public_url::complete_demo(
+        &mut config,
+        device_tls.is_some(),
+        device.local_addr()?,
+        checkin_at,
+    );
     let admin_tls = tls::admin(&config.admin).context("TLS of the admin listener")?;
     let made = Made {
         verifier,
@@ -84,11 +94,11 @@ pub async fn serve(mut config: Config, clock: Clock) -> anyhow::Result<Running> 
     let (device_at, admin_at) = (device.local_addr()?, admin.local_addr()?);
     let (device_tls, device_keeper) = tls::Listener::parts(device_tls);
     let (admin_tls, admin_keeper) = tls::Listener::parts(admin_tls);
-    let device = device_server(app.clone(), device, device_tls)?;
+    let checkin = checkin
+        .map(|listener| device_server(app.clone(), listener, device_tls.clone(), Takes::CheckIns));
+    let device = device_server(app.clone(), device, device_tls, Takes::All)?;
     let admin = admin_server(app.clone(), admin, admin_tls)?;
-    let servers = vec![device.handle(), admin.handle()];
-    actix::spawn(device);
-    actix::spawn(admin);
+    let servers = run([device, admin].into_iter().chain(checkin.transpose()?));
 
     let reload = Arc::new(Notify::new());
     let keepers = device_keeper.into_iter().chain(admin_keeper).collect();
@@ -98,8 +108,9 @@ pub async fn serve(mut config: Config, clock: Clock) -> anyhow::Result<Running> 
         app.registry.clone(),
         app.clock.clone(),
         app.expiries.clone(),
+        app.scep.clone(),
         app.config.store.retention_days,
-    )?;
+    );
     let (tell, ended) = oneshot::channel();
     let housekeeping = actix::spawn(async move {
         // Nobody listens any more when the server was stopped in time.
@@ -107,6 +118,7 @@ pub async fn serve(mut config: Config, clock: Clock) -> anyhow::Result<Running> 
     });
     Ok(Running {
         device: device_at,
+        checkin: checkin_at,
         admin: admin_at,
         first_token,
         servers,
@@ -143,6 +155,16 @@ impl Running {
         self.supervising.stop();
         self.app.store.close();
     }
+}
+
+/// Lets the servers run; what stops them.
+fn run(servers: impl Iterator<Item = Server>) -> Vec<ServerHandle> {
+    let run = |server: Server| {
+        let handle = server.handle();
+        actix::spawn(server);
+        handle
+    };
+    servers.map(run).collect()
 }
 
 fn bind(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
@@ -209,11 +231,15 @@ fn assemble(
         made.tls_root_pem.as_deref(),
         &store,
     )?;
+    let signer_ends = enroller.signer_ends()?;
+    let expiries = &made.expiries;
+    expiries.watch(Purpose::ProfileSigner, "profile.pem", signer_ends);
     let scep = Scep::open(
         &config.store.path,
         made.ca,
         store.clone(),
         clock.clone(),
+        made.expiries.clone(),
         config.scep.validity_days,
     )?;
     let house = House {
@@ -303,22 +329,29 @@ fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
+/// A listener of devices; the one that takes all holds their actors.
 fn device_server(
     app: web::Data<App>,
     listener: TcpListener,
     tls: Option<ServerConfig>,
+    takes: Takes,
 ) -> io::Result<Server> {
     let registry = app.registry.clone();
     let server = HttpServer::new(move || {
         // Runs once on each worker: device actors live on the workers' own arbiters.
-        registry.offer(Arbiter::current());
+        if takes == Takes::All {
+            registry.offer(Arbiter::current());
+        }
         let config = app.config.device.clone();
         WebApp::new()
             .app_data(app.clone())
-            .configure(scep::routes)
-            .configure(enroll::routes)
-            .configure(move |service| {
-                mdm::routes(service, &config.checkin_path, &config.connect_path);
+            .configure(move |service| match takes {
+                Takes::All => {
+                    scep::routes(service);
+                    enroll::routes(service);
+                    mdm::routes(service, &config.checkin_path, &config.connect_path);
+                }
+                Takes::CheckIns => mdm::checkin_routes(service, &config.checkin_path),
             })
     });
     let workers = std::thread::available_parallelism().map_or(2, usize::from);

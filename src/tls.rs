@@ -33,7 +33,7 @@ use self::files::Files;
 use self::keeper::Keeper;
 pub(crate) use self::keeper::keep;
 use self::sessions::Sessions;
-use crate::config::{Admin, AdminTls, Config, Tls};
+use crate::config::{Admin, AdminTls, Config, Device, Tls};
 
 /// TLS of one listener.
 #[derive(Debug)]
@@ -143,11 +143,12 @@ pub(crate) fn admin(admin: &Admin) -> Result<Option<Listener>, TlsError> {
 /// What would keep the listeners from speaking TLS, each with the key at fault. Changes
 /// nothing.
 pub(crate) fn faults(config: &Config) -> Vec<(&'static str, TlsError)> {
+    let checkin = match (config.device.tls, &*config.device.checkin_public_url) {
+        (Tls::Files | Tls::Off, _) | (Tls::Auto, "") => None,
+        (Tls::Auto, url) => host(url).err(),
+    };
     let device = match config.device.tls {
-        Tls::Auto => (
-            "device.public_url",
-            own_names(&config.device.public_url).err(),
-        ),
+        Tls::Auto => ("device.public_url", main_names(&config.device).err()),
         Tls::Files => ("device.tls", device_files(config).load().err()),
         Tls::Off => ("device.tls", None),
     };
@@ -155,25 +156,40 @@ pub(crate) fn faults(config: &Config) -> Vec<(&'static str, TlsError)> {
         AdminTls::Files => ("admin.tls", admin_files(&config.admin).load().err()),
         AdminTls::Off => ("admin.tls", None),
     };
-    [device, admin]
+    [device, ("device.checkin_public_url", checkin), admin]
         .into_iter()
         .filter_map(|(key, error)| Some((key, error?)))
         .collect()
 }
 
-/// The names a certificate of our own is for: the host of the public URL; before that is
-/// known, those by which this machine is reached from itself and its network.
+/// The names a certificate of our own is for: the hosts devices are told.
 ///
 /// # Errors
 /// [`TlsError::NoHost`].
-fn own_names(public_url: &str) -> Result<Vec<ServerName<'static>>, TlsError> {
-    if !public_url.is_empty() {
-        let uri: Option<Uri> = public_url.parse().ok();
-        let host = uri.as_ref().and_then(Uri::host);
-        let name = host.and_then(|host| server_name(host.trim_matches(['[', ']'])));
-        return name
-            .map(|name| vec![name])
-            .ok_or_else(|| TlsError::NoHost(public_url.to_owned()));
+fn own_names(device: &Device) -> Result<Vec<ServerName<'static>>, TlsError> {
+    let mut names = main_names(device)?;
+    if !device.checkin_public_url.is_empty() {
+        let checkin = host(&device.checkin_public_url)?;
+        if !names.contains(&checkin) {
+            names.push(checkin);
+        }
+    }
+    Ok(names)
+}
+
+/// The host of a URL.
+fn host(url: &str) -> Result<ServerName<'static>, TlsError> {
+    let uri: Option<Uri> = url.parse().ok();
+    let host = uri.as_ref().and_then(Uri::host);
+    let name = host.and_then(|host| server_name(host.trim_matches(['[', ']'])));
+    name.ok_or_else(|| TlsError::NoHost(url.to_owned()))
+}
+
+/// The host of the public URL; before that is known, the names by which this machine is
+/// reached from itself and its network.
+fn main_names(device: &Device) -> Result<Vec<ServerName<'static>>, TlsError> {
+    if !device.public_url.is_empty() {
+        return Ok(vec![host(&device.public_url)?]);
     }
     let machine = rustix::system::uname();
     let machine = machine.nodename().to_str().ok().and_then(server_name);
@@ -219,6 +235,27 @@ fn admin_files(admin: &Admin) -> Files {
 mod tests {
     use super::*;
 
+    fn names_for(
+        public_url: &str,
+        checkin_public_url: &str,
+    ) -> Result<Vec<ServerName<'static>>, TlsError> {
+        own_names(&Device {
+            public_url: public_url.into(),
+            checkin_public_url: checkin_public_url.into(),
+            ..Device::default()
+        })
+    }
+
+    #[test]
+    fn a_certificate_is_for_the_host_of_the_check_in_url_too() {
+        let names = names_for("https://mdm.example.org", "https://in.example.org:8444").unwrap();
+        let texts: Vec<_> = names.iter().map(ServerName::to_str).collect();
+        assert_eq!(texts, ["mdm.example.org", "in.example.org"]);
+        let same = names_for("https://mdm.example.org", "https://mdm.example.org:8444");
+        assert_eq!(same.unwrap().len(), 1);
+        assert!(names_for("https://mdm.example.org", "in example").is_err());
+    }
+
     #[test]
     fn a_certificate_is_for_the_host_of_the_public_url() {
         let cases = [
@@ -228,18 +265,18 @@ mod tests {
             ("https://[2001:db8::7]:8443/", "2001:db8::7"),
         ];
         for (url, name) in cases {
-            let names = own_names(url).unwrap();
+            let names = names_for(url, "").unwrap();
             assert_eq!(names.len(), 1);
             assert_eq!(names[0].to_str(), name, "{url}");
         }
         for url in ["mdm example", "/path", "https://a,DNS:b.example"] {
-            assert!(own_names(url).is_err(), "{url}");
+            assert!(names_for(url, "").is_err(), "{url}");
         }
     }
 
     #[test]
     fn before_the_public_url_is_known_it_is_for_this_machine() {
-        let names = own_names("").unwrap();
+        let names = names_for("", "").unwrap();
         let texts: Vec<_> = names.iter().map(ServerName::to_str).collect();
         assert_eq!(&texts[..2], ["localhost", "127.0.0.1"]);
         assert!(texts.len() <= 3);

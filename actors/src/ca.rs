@@ -114,6 +114,9 @@ pub enum CaError {
     /// OpenSSL's word.
     #[error("device CA: {0}")]
     OpenSsl(#[from] ErrorStack),
+    /// The machine gives none.
+    #[error("device CA: no randomness")]
+    NoRandomness,
     /// A certificate OpenSSL made does not read back.
     #[error("device CA: {0}")]
     Der(#[from] schema::der::DerError),

@@ -48,6 +48,8 @@ pub struct Presented {
     pub ours: bool,
     /// Proved by a signature over the body alone, which a thief could send again.
     pub replayable: bool,
+    /// Not proved: an admin hands the device over from another server.
+    pub handed_over: bool,
 }
 
 /// What is known of an actor from outside, also after it is gone.

@@ -5,6 +5,7 @@
 //! blocking pool, a few requests at a time. Called by the SCEP door; knows no HTTP.
 
 mod judge;
+mod pkcs12;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -16,15 +17,18 @@ use openssl::rsa::Padding;
 use openssl::symm::{Cipher, encrypt};
 use openssl::x509::X509;
 use schema::cms::{self, ContentCipher, DigestAlgorithm};
+use schema::expiry::Purpose;
 use schema::scep::{Answer, PkiMessage, Reply, Unreadable};
 use schema::x509::Certificate;
 use tokio::sync::Semaphore;
 
 use crate::ca::{CaError, DeviceCa, Ra, message_digest};
 use crate::clock::Clock;
+use crate::expiry::Expiries;
 use crate::store::{IssuedCertificate, Refusal, Spent};
 use crate::{Store, StoreError};
 use judge::{Failed, Grant, Granted, PaidWith, Stop};
+pub use pkcs12::MadeIdentity;
 
 /// The SCEP server. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -38,6 +42,7 @@ struct Inner {
     ra: RwLock<Arc<Ra>>,
     store: Store,
     clock: Clock,
+    expiries: Expiries,
     validity_days: u32,
     turns: Semaphore,
 }
@@ -93,9 +98,11 @@ impl Scep {
         ca: DeviceCa,
         store: Store,
         clock: Clock,
+        expiries: Expiries,
         validity_days: u32,
     ) -> Result<Self, CaError> {
         let ra = Ra::open(directory, &ca, clock.now())?;
+        watch(&expiries, &ra);
         let turns = std::thread::available_parallelism().map_or(2, usize::from);
         let inner = Inner {
             directory: directory.to_owned(),
@@ -103,6 +110,7 @@ impl Scep {
             ra: RwLock::new(Arc::new(ra)),
             store,
             clock,
+            expiries,
             validity_days,
             turns: Semaphore::new(turns),
         };
@@ -127,6 +135,14 @@ impl Scep {
             Ok(cms::certificates_only(&[&ra.certificate_der, &ca]))
         })
         .await
+    }
+
+    /// Renews the RA when it is time, whether or not a device comes.
+    ///
+    /// # Errors
+    /// [`ScepError`]: our own trouble, and the RA has expired over it.
+    pub async fn keep_ra(&self) -> Result<(), ScepError> {
+        self.turn(|scep| Ok(scep.ra().map(drop)?)).await
     }
 
     /// Answers a pkiMessage with a CertRep.
@@ -188,7 +204,7 @@ impl Scep {
 }
 
 impl Inner {
-    /// The RA, renewed when it is time.
+    /// The RA, renewed when it is time. One that cannot be is used while it lasts.
     fn ra(&self) -> Result<Arc<Ra>, CaError> {
         let now = self.clock.now();
         let ra = self
@@ -200,7 +216,23 @@ impl Inner {
             return Ok(ra);
         }
         let mut place = self.ra.write().unwrap_or_else(PoisonError::into_inner);
-        *place = Arc::new(Ra::open(&self.directory, &self.ca, now)?);
+        if !place.is_due(now) {
+            return Ok(place.clone());
+        }
+        match Ra::open(&self.directory, &self.ca, now) {
+            Ok(renewed) => {
+                watch(&self.expiries, &renewed);
+                *place = Arc::new(renewed);
+                tracing::info!("SCEP RA certificate renewed");
+            }
+            Err(error) => {
+                tracing::error!(%error, "the SCEP RA certificate cannot be renewed");
+                self.expiries.failing(Purpose::Ra, RA, error.to_string());
+                if place.is_over(now) {
+                    return Err(error);
+                }
+            }
+        }
         Ok(place.clone())
     }
 
@@ -254,6 +286,10 @@ impl Inner {
     }
 }
 
+fn watch(expiries: &Expiries, ra: &Ra) {
+    expiries.watch_renewed(Purpose::Ra, RA, ra.not_before, ra.not_after);
+}
+
 /// Puts content into an envelope for the holder of an RSA certificate.
 fn seal(recipient: &[u8], content: &[u8], cipher: ContentCipher) -> Result<Vec<u8>, CaError> {
     let rsa = X509::from_der(recipient)?.public_key()?.rsa()?;
@@ -283,3 +319,6 @@ fn openssl_cipher(cipher: ContentCipher) -> Cipher {
         ContentCipher::Des3 => Cipher::des_ede3_cbc(),
     }
 }
+
+/// What the RA is called among the watched certificates.
+const RA: &str = "ra.pem";

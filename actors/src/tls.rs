@@ -34,6 +34,8 @@ pub use self::challenge::ChallengeCertificate;
 pub struct TlsRoot {
     /// The certificate in PEM, for whoever is to trust us.
     pub certificate_pem: Vec<u8>,
+    /// Last moment of its validity, in Unix seconds.
+    pub not_after: i64,
     certificate: X509,
     key: PKey<Private>,
     directory: PathBuf,
@@ -94,6 +96,7 @@ impl TlsRoot {
         }
         Ok(Self {
             certificate_pem: certificate.to_pem()?,
+            not_after: unix(certificate.not_after())?,
             certificate,
             key,
             directory: directory.to_owned(),

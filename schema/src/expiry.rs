@@ -1,8 +1,9 @@
 //! When a certificate's end deserves a word: 60, 30, 14, 7 and 1 days before it.
 //!
 //! Certificates whose end stops the service are watched: for each, the closest
-//! threshold it has passed, and whether that is news. Asked by housekeeping (logs),
-//! metrics and readiness; knows neither where certificates come from nor how they are read.
+//! threshold it has passed, and whether that is news. One that is renewed by itself is
+//! told of only when that is late. Asked by housekeeping (logs), metrics and readiness;
+//! knows neither where certificates come from nor how they are read.
 
 use crate::UnixMillis;
 
@@ -18,8 +19,12 @@ pub enum Purpose {
     DeviceCa,
     /// The device listener's own.
     Tls,
+    /// Devices trust the listener's certificate because of it.
+    TlsRoot,
     /// SCEP answers are signed with it.
     Ra,
+    /// Profiles are signed with it.
+    ProfileSigner,
 }
 
 impl Purpose {
@@ -30,7 +35,9 @@ impl Purpose {
             Self::Push => "push",
             Self::DeviceCa => "device_ca",
             Self::Tls => "tls",
+            Self::TlsRoot => "tls_root",
             Self::Ra => "ra",
+            Self::ProfileSigner => "profile_signer",
         }
     }
 
@@ -39,9 +46,23 @@ impl Purpose {
     pub const fn advice(self) -> &'static str {
         match self {
             Self::Push => "renew it with the same Apple Account, then: reveille push-cert renew",
-            Self::DeviceCa => "plan a new device CA; every device must enroll again under it",
+            Self::DeviceCa => {
+                "no identity it issues outlives it and none is issued after it: plan a new \
+                 device CA; every device must enroll again under it"
+            }
             Self::Tls => "put a new one in place, or look in the log why it was not renewed",
-            Self::Ra => "a new one is made at the next start",
+            Self::TlsRoot => {
+                "devices then no longer connect: move to a certificate they trust anyway \
+                 (device.tls = \"acme\" or \"files\") before it"
+            }
+            Self::Ra => {
+                "devices then get no identity; it is renewed by itself, so look in the log \
+                 why it was not"
+            }
+            Self::ProfileSigner => {
+                "profiles then show as not verified, and those of a new signer replace none \
+                 that devices have: plan to enroll them again"
+            }
         }
     }
 }
@@ -52,7 +73,9 @@ impl std::fmt::Display for Purpose {
             Self::Push => "push certificate",
             Self::DeviceCa => "device CA certificate",
             Self::Tls => "TLS certificate",
+            Self::TlsRoot => "TLS root certificate",
             Self::Ra => "SCEP RA certificate",
+            Self::ProfileSigner => "profile signing certificate",
         })
     }
 }
@@ -81,6 +104,15 @@ pub fn closeness(not_after: i64, now: UnixMillis) -> Option<Closeness> {
         Ok(passed @ 1..) => Some(Closeness::Passed(passed)),
         _ => None,
     }
+}
+
+/// The same for a certificate that is renewed by itself when a third of its life is left:
+/// none before less than a quarter is left, when that is late.
+#[must_use]
+pub fn closeness_if_late(not_before: i64, not_after: i64, now: UnixMillis) -> Option<Closeness> {
+    let life = not_after.saturating_sub(not_before);
+    let late = seconds_left(not_after, now) < life / 4;
+    closeness(not_after, now).filter(|_| late)
 }
 
 /// Whether the closeness `is` is to be told after `told`: each threshold once.
@@ -200,7 +232,31 @@ mod tests {
     }
 
     #[test]
+    fn one_that_is_renewed_by_itself_is_told_of_when_that_is_late() {
+        let late = |life, left| closeness_if_late(end((left - life) * DAY), end(left * DAY), NOW);
+        let cases = [
+            (90, 60, None),
+            (90, 30, None),
+            (90, 23, None),
+            (90, 22, Some(Closeness::Passed(2))),
+            (90, 1, Some(Closeness::Passed(5))),
+            (90, -1, Some(Closeness::Expired)),
+            (397, 61, None),
+            (397, 60, Some(Closeness::Passed(1))),
+            (6, 2, None),
+            (6, 1, Some(Closeness::Passed(5))),
+        ];
+        for (life, left, expected) in cases {
+            assert_eq!(late(life, left), expected, "{left} of {life}");
+        }
+    }
+
+    #[test]
     fn extreme_times_do_not_overflow() {
+        assert_eq!(
+            closeness_if_late(i64::MIN, i64::MAX, UnixMillis(u64::MAX)),
+            None
+        );
         assert_eq!(closeness(i64::MAX, UnixMillis(0)), None);
         assert_eq!(
             closeness(i64::MIN, UnixMillis(u64::MAX)),

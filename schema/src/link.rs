@@ -1,7 +1,8 @@
 //! An enrollment link: a secret URL through which devices enroll, on terms.
 //!
 //! The rule here says whether a link still opens the door and what a use does to it.
-//! A use counts when a certificate is issued; looking at the link consumes nothing.
+//! A use counts when a certificate is issued: by SCEP when the device asks for it, with
+//! PKCS#12 when the profile that carries it is handed out. Looking consumes nothing.
 //! The store keeps links, the doors make them, show them and serve them.
 
 use serde::{Deserialize, Serialize};
@@ -36,6 +37,8 @@ pub struct Link {
     pub topic: Topic,
     /// A challenge of it serves many devices, not one.
     pub shared: bool,
+    /// How a device comes to its identity.
+    pub identity: IdentityKind,
     /// The Managed Apple Account, for User Enrollment.
     pub managed_apple_id: Option<String>,
     /// What its profiles say.
@@ -44,6 +47,16 @@ pub struct Link {
     pub revoked: bool,
     /// Who made it.
     pub principal: String,
+}
+
+/// How a device that enrolls through a link comes to its identity.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum IdentityKind {
+    /// It makes its key itself and asks for a certificate by SCEP.
+    #[default]
+    Scep,
+    /// Key and certificate are made here, for each profile anew, and are in the profile.
+    Pkcs12,
 }
 
 /// The public handle of a link: in lists, in logs, in the certificates it led to.
@@ -144,6 +157,7 @@ mod tests {
             device: None,
             topic: Topic("com.apple.mgmt.x".into()),
             shared: false,
+            identity: IdentityKind::Scep,
             managed_apple_id: None,
             offers: EnrolledWith {
                 server_url: String::new(),

@@ -1,7 +1,7 @@
 //! The enrollment profile: what a device installs to become managed.
 //!
-//! One `Configuration` with a trust root (when the server has one of its own), an
-//! identity the device fetches by SCEP, and the MDM payload. Identifiers and UUIDs
+//! One `Configuration` with a trust root (when the server has one of its own), the
+//! device's identity, which it fetches by SCEP or finds inside, and the MDM payload. Identifiers and UUIDs
 //! are constant per instance, so that a profile sent again replaces the one before.
 //! The doors build it and have it signed. Sources: Apple, Device Management, Profile
 //! Specific Payload Keys; protocol.md 6.1 and 6.2.
@@ -22,9 +22,27 @@ pub struct EnrollmentProfile {
     /// The root the device is to trust for TLS, DER.
     pub trust_root: Option<Vec<u8>>,
     /// How the device comes to its identity.
-    pub scep: ScepPayload,
+    pub identity: IdentityPayload,
     /// The management itself.
     pub mdm: MdmPayload,
+}
+
+/// How a device comes to its identity.
+#[derive(Clone, PartialEq, Eq)]
+pub enum IdentityPayload {
+    /// It fetches it.
+    Scep(ScepPayload),
+    /// It is in the profile.
+    Pkcs12(Pkcs12Payload),
+}
+
+/// An identity inside the profile (`com.apple.security.pkcs12`).
+#[derive(Clone, PartialEq, Eq)]
+pub struct Pkcs12Payload {
+    /// The PKCS#12, DER.
+    pub der: Vec<u8>,
+    /// What opens it; a secret.
+    pub password: String,
 }
 
 /// The identity a device fetches by SCEP (`com.apple.security.scep`).
@@ -100,20 +118,42 @@ impl EnrollmentProfile {
     }
 
     fn identity(&self) -> Dictionary {
+        match &self.identity {
+            IdentityPayload::Scep(scep) => self.scep(scep),
+            IdentityPayload::Pkcs12(pkcs12) => self.pkcs12(pkcs12),
+        }
+    }
+
+    fn pkcs12(&self, pkcs12: &Pkcs12Payload) -> Dictionary {
+        let mut payload = self.payload("com.apple.security.pkcs12", Some(Part::Identity));
+        put(&mut payload, "PayloadDisplayName", "Device identity");
+        put(&mut payload, "PayloadCertificateFileName", "identity.p12");
+        put(
+            &mut payload,
+            "PayloadContent",
+            Value::Data(pkcs12.der.clone()),
+        );
+        put(&mut payload, "Password", &*pkcs12.password);
+        // Of use on a Mac only: the key stays in the keychain it was put in.
+        put(&mut payload, "KeyIsExtractable", false);
+        payload
+    }
+
+    fn scep(&self, asked: &ScepPayload) -> Dictionary {
         let name = |kind: &str, value: &str| {
             let pair = [kind, value].map(|text| Value::String(text.to_owned()));
             Value::Array(vec![Value::Array(pair.to_vec())])
         };
         let subject = vec![name("O", "Reveille"), name("CN", "Device identity")];
         let mut scep = Dictionary::new();
-        put(&mut scep, "URL", &*self.scep.url);
+        put(&mut scep, "URL", &*asked.url);
         put(&mut scep, "Name", "reveille");
         put(&mut scep, "Subject", Value::Array(subject));
-        put(&mut scep, "Challenge", &*self.scep.challenge);
+        put(&mut scep, "Challenge", &*asked.challenge);
         put(&mut scep, "Keysize", 2048);
         put(&mut scep, "Key Type", "RSA");
         put(&mut scep, "Key Usage", SIGN | ENCRYPT);
-        let fingerprint = self.scep.ca_fingerprint.to_vec();
+        let fingerprint = asked.ca_fingerprint.to_vec();
         put(&mut scep, "CAFingerprint", Value::Data(fingerprint));
         put(&mut scep, "Retries", 3);
         put(&mut scep, "RetryDelay", 10);
@@ -219,11 +259,11 @@ mod tests {
             instance: [0xA1; 16],
             organization: "Example & Sons".into(),
             trust_root: Some(vec![0x30, 3]),
-            scep: ScepPayload {
+            identity: IdentityPayload::Scep(ScepPayload {
                 url: "https://mdm.example.org/scep".into(),
                 challenge: "secret".into(),
                 ca_fingerprint: [7; 20],
-            },
+            }),
             mdm: MdmPayload {
                 topic: "com.apple.mgmt.x".into(),
                 server_url: "https://mdm.example.org/mdm/connect".into(),
@@ -313,6 +353,31 @@ mod tests {
         let common_name = scep["Subject"].as_array().unwrap()[1].as_array().unwrap();
         let pair = common_name[0].as_array().unwrap();
         assert_eq!(pair[0].as_string(), Some("CN"));
+    }
+
+    #[test]
+    fn an_identity_in_the_profile_takes_the_place_of_scep() {
+        let scep = profile(Ownership::Device(AccessRights::ALL));
+        let uuid_of_scep = text(&read(&scep).1[1], "PayloadUUID").to_owned();
+        let (_, payloads) = read(&EnrollmentProfile {
+            identity: IdentityPayload::Pkcs12(Pkcs12Payload {
+                der: vec![0x30, 0],
+                password: "secret".into(),
+            }),
+            ..scep
+        });
+        let kinds: Vec<_> = payloads.iter().map(|p| text(p, "PayloadType")).collect();
+        let expected = [
+            "com.apple.security.root",
+            "com.apple.security.pkcs12",
+            "com.apple.mdm",
+        ];
+        assert_eq!(kinds, expected);
+        let identity = &payloads[1];
+        assert_eq!(identity["PayloadContent"].as_data(), Some(&[0x30, 0][..]));
+        assert_eq!(text(identity, "Password"), "secret");
+        assert_eq!(text(identity, "PayloadUUID"), uuid_of_scep);
+        assert_eq!(text(&payloads[2], "IdentityCertificateUUID"), uuid_of_scep);
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! Enrolls the real way, as a person with an iPhone would: the link, its profile, the
-//! identity from SCEP. What comes out is a device ready to check in.
+//! identity from SCEP or out of the profile. What comes out is a device ready to check in.
 
+use openssl::pkcs12::Pkcs12;
 use plist::{Dictionary, Value};
 
 use crate::device::{Device, Kind};
 use crate::dice::Dice;
 use crate::error::SimError;
+use crate::identity::Identity;
 use crate::keys::KeyPool;
 use crate::scep::{ScepAuthority, ScepClient};
 
@@ -27,9 +29,21 @@ pub struct Told {
     pub check_in_url: String,
     /// Each message is to be signed.
     pub sign_message: bool,
-    scep_url: String,
-    challenge: String,
-    ca_fingerprint: Vec<u8>,
+    identity: Promised,
+}
+
+/// How a profile gives the device its identity.
+#[derive(Clone, Debug)]
+enum Promised {
+    Scep {
+        url: String,
+        challenge: String,
+        ca_fingerprint: Vec<u8>,
+    },
+    Pkcs12 {
+        der: Vec<u8>,
+        password: String,
+    },
 }
 
 impl Invitation {
@@ -47,7 +61,7 @@ impl Invitation {
         })
     }
 
-    /// Follows the link, installs the profile and asks for the identity it promises.
+    /// Follows the link, installs the profile and takes the identity it promises.
     pub async fn accept(
         &self,
         keys: &KeyPool,
@@ -55,14 +69,31 @@ impl Invitation {
         dice: &mut Dice,
     ) -> Result<(Device, Told), SimError> {
         let told = self.profile().await?;
-        let scep = ScepClient::new(&told.scep_url, self.http.clone());
-        let authority = scep.authority().await?;
-        told.check(&authority)?;
-        let identity = scep
-            .enroll(&authority, &keys.deal()?, &told.challenge)
-            .await?;
+        let identity = self.identity(&told, keys).await?;
         let device = Device::holding(identity, &told.topic, kind, dice);
         Ok((device, told))
+    }
+
+    /// The identity a profile promises.
+    pub async fn identity(&self, told: &Told, keys: &KeyPool) -> Result<Identity, SimError> {
+        match &told.identity {
+            Promised::Scep {
+                url,
+                challenge,
+                ca_fingerprint,
+            } => {
+                let scep = ScepClient::new(url, self.http.clone());
+                let authority = scep.authority().await?;
+                check(&authority, ca_fingerprint)?;
+                scep.enroll(&authority, &keys.deal()?, challenge).await
+            }
+            Promised::Pkcs12 { der, password } => {
+                let opened = Pkcs12::from_der(der)?.parse2(password)?;
+                let key = opened.pkey.ok_or_else(|| missing("key"))?;
+                let certificate = opened.cert.ok_or_else(|| missing("certificate"))?;
+                Identity::new(&certificate.to_der()?, key)
+            }
+        }
     }
 
     /// The profile behind the link.
@@ -89,41 +120,58 @@ impl Invitation {
             found.ok_or_else(|| SimError::ScepAnswer(format!("the profile has no {kind}")))
         };
         let mdm = payload("com.apple.mdm")?;
-        let scep = payload("com.apple.security.scep")?.get("PayloadContent");
-        let scep = scep
-            .and_then(Value::as_dictionary)
-            .ok_or_else(|| missing("PayloadContent"))?;
-        let fingerprint = scep.get("CAFingerprint").and_then(Value::as_data);
+        let identity = match payload("com.apple.security.pkcs12") {
+            Ok(pkcs12) => Promised::pkcs12(pkcs12)?,
+            Err(_) => Promised::scep(payload("com.apple.security.scep")?)?,
+        };
         Ok(Told {
             topic: text(mdm, "Topic")?,
             server_url: text(mdm, "ServerURL")?,
             check_in_url: text(mdm, "CheckInURL")?,
             sign_message: mdm.get("SignMessage").and_then(Value::as_boolean) == Some(true),
-            scep_url: text(scep, "URL")?,
-            challenge: text(scep, "Challenge")?,
-            ca_fingerprint: fingerprint
-                .ok_or_else(|| missing("CAFingerprint"))?
-                .to_vec(),
+            identity,
         })
     }
 }
 
-impl Told {
-    /// Apple's client stops here when the CA is not the one the profile names.
-    fn check(&self, authority: &ScepAuthority) -> Result<(), SimError> {
-        let digest = authority.ca.digest(openssl::hash::MessageDigest::sha1())?;
-        if *digest != *self.ca_fingerprint {
-            return Err(SimError::ScepAnswer(
-                "the CA has another fingerprint".into(),
-            ));
-        }
-        Ok(())
+impl Promised {
+    fn scep(payload: &Dictionary) -> Result<Self, SimError> {
+        let scep = payload.get("PayloadContent").and_then(Value::as_dictionary);
+        let scep = scep.ok_or_else(|| missing("PayloadContent"))?;
+        Ok(Self::Scep {
+            url: text(scep, "URL")?,
+            challenge: text(scep, "Challenge")?,
+            ca_fingerprint: data(scep, "CAFingerprint")?,
+        })
     }
+
+    fn pkcs12(payload: &Dictionary) -> Result<Self, SimError> {
+        Ok(Self::Pkcs12 {
+            der: data(payload, "PayloadContent")?,
+            password: text(payload, "Password")?,
+        })
+    }
+}
+
+/// Apple's client stops here when the CA is not the one the profile names.
+fn check(authority: &ScepAuthority, fingerprint: &[u8]) -> Result<(), SimError> {
+    let digest = authority.ca.digest(openssl::hash::MessageDigest::sha1())?;
+    if *digest != *fingerprint {
+        return Err(SimError::ScepAnswer(
+            "the CA has another fingerprint".into(),
+        ));
+    }
+    Ok(())
 }
 
 fn text(payload: &Dictionary, key: &str) -> Result<String, SimError> {
     let text = payload.get(key).and_then(Value::as_string);
     text.map(str::to_owned).ok_or_else(|| missing(key))
+}
+
+fn data(payload: &Dictionary, key: &str) -> Result<Vec<u8>, SimError> {
+    let data = payload.get(key).and_then(Value::as_data);
+    data.map(<[u8]>::to_vec).ok_or_else(|| missing(key))
 }
 
 fn missing(key: &str) -> SimError {

@@ -247,7 +247,7 @@ pub async fn enqueue(
         sealed,
         rank: terms.rank,
         destructive: command.destructive,
-        expires: app.clock.now().plus_seconds(terms.expires_in),
+        expires: app.store.expiry_clock().plus_seconds(terms.expires_in),
         targets,
         wake: terms.wake,
         principal: admin.principal().to_owned(),

@@ -91,8 +91,9 @@ pub struct CertificateItem {
     sha256: String,
     /// Serial number, in hex.
     serial: String,
-    /// End of its validity.
-    not_after: String,
+    /// End of its validity; absent where only its hash is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_after: Option<String>,
     /// That is over; it still counts.
     expired: bool,
 }
@@ -182,10 +183,10 @@ pub fn detail(app: &App, enrollment: Enrollment) -> Result<DeviceDetail, Problem
         None => None,
         Some(leaf) => app.store.certificate(leaf)?.map(|record| CertificateItem {
             sha256: leaf.to_string(),
+            not_after: (!record.is_hash_alone()).then(|| time_of_seconds(record.not_after)),
+            expired: !record.is_hash_alone()
+                && record.not_after < i64::try_from(app.clock.now().seconds()).unwrap_or(i64::MAX),
             serial: record.serial,
-            not_after: time_of_seconds(record.not_after),
-            expired: record.not_after
-                < i64::try_from(app.clock.now().seconds()).unwrap_or(i64::MAX),
         }),
     };
     let device = Device {

@@ -4,7 +4,9 @@ use actix_web::HttpResponse;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use super::{catalog, commands, devices, enrollment_links, push_certificates, results, system};
+use super::{
+    catalog, clock, commands, devices, enrollment_links, push_certificates, results, system,
+};
 
 /// The document.
 #[derive(OpenApi)]
@@ -17,6 +19,7 @@ use super::{catalog, commands, devices, enrollment_links, push_certificates, res
         push_certificates::list, push_certificates::put, push_certificates::csr, catalog::list,
         enrollment_links::create, enrollment_links::list, enrollment_links::show,
         enrollment_links::revoke, enrollment_links::profile,
+        clock::show, clock::confirm,
         system::healthz, system::readyz, system::metrics, system::version,
     ),
     security(("token" = [])),

@@ -6,7 +6,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use actors::store::{Device, Idempotency};
 use schema::access::AccessRights;
 use schema::enrollment::Enrollment;
-use schema::link::{Link, LinkId};
+use schema::link::{IdentityKind, Link, LinkId};
 use schema::{EnrollId, Topic, UnixMillis};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -41,6 +41,10 @@ pub struct NewLink {
     /// `one_time` (the default): each profile enrolls one device, soon. `shared`: a profile
     /// enrolls any number of devices while the link lasts.
     pub challenge: Option<Challenge>,
+    /// `scep` (the default): the device makes its key and asks for a certificate. `pkcs12`:
+    /// key and certificate are made by the server for each profile and are in it, and each
+    /// profile that is handed out counts as a use.
+    pub identity: Option<Identity>,
     /// `device` (the default), or `user`: User Enrollment of iOS 13 to 17.
     pub kind: Option<Kind>,
     /// The Managed Apple Account, for User Enrollment.
@@ -56,6 +60,17 @@ pub enum Challenge {
     OneTime,
     /// Any number.
     Shared,
+}
+
+/// How a device comes to its identity.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Identity {
+    /// It makes its key and asks for a certificate.
+    #[default]
+    Scep,
+    /// Key and certificate are in the profile.
+    Pkcs12,
 }
 
 /// Whose devices enroll.
@@ -105,6 +120,8 @@ pub struct LinkItem {
     pub topic: String,
     /// How many devices the challenge in a profile serves.
     pub challenge: Challenge,
+    /// How a device comes to its identity.
+    pub identity: Identity,
     /// Whose devices enroll.
     pub kind: Kind,
     /// The Managed Apple Account, for User Enrollment.
@@ -179,7 +196,7 @@ pub async fn list(
     let more = links.len() > limit;
     links.truncate(limit);
     let last = links.last().filter(|_| more);
-    let now = app.clock.now();
+    let now = app.store.expiry_clock();
     Ok(web::Json(Page {
         next: last.map(|(no, _)| cursor(LINKS, *no)),
         items: links.iter().map(|(_, link)| item(link, now)).collect(),
@@ -202,7 +219,7 @@ pub async fn show(
 ) -> Result<web::Json<LinkItem>, Problem> {
     admin.demand(Scope::Enroll)?;
     let link = find(&app, id.into_inner())?;
-    Ok(web::Json(item(&link, app.clock.now())))
+    Ok(web::Json(item(&link, app.store.expiry_clock())))
 }
 
 /// Takes an enrollment link back: nothing is issued through it from then on.
@@ -226,7 +243,8 @@ pub async fn revoke(
     Ok(HttpResponse::NoContent().finish())
 }
 
-/// A profile of a link as a file, with a challenge of its own: for Apple Configurator.
+/// A profile of a link as a file, with a challenge or an identity of its own: for Apple
+/// Configurator. With an identity it counts as a use.
 #[utoipa::path(get, path = "/api/v1/enrollment-links/{id}/profile", tag = "enrollment links",
     params(("id" = String, Path, description = "The link's handle"), ProfileAsked),
     responses(
@@ -248,6 +266,15 @@ pub async fn profile(
     Ok(enroll::file(enroll::profile(&app, &link, signed).await?))
 }
 
+impl From<Identity> for IdentityKind {
+    fn from(identity: Identity) -> Self {
+        match identity {
+            Identity::Scep => Self::Scep,
+            Identity::Pkcs12 => Self::Pkcs12,
+        }
+    }
+}
+
 impl NewLink {
     /// The link this asks for, and the secret its URL carries.
     async fn link(
@@ -257,7 +284,7 @@ impl NewLink {
         url: &PublicUrl,
         idempotency: Option<Idempotency>,
     ) -> Result<(String, Link), Problem> {
-        let now = app.clock.now();
+        let now = app.store.expiry_clock();
         let device = self.device()?;
         let known = device.as_ref().map(|device| known(app, device));
         let known = known.transpose()?.flatten();
@@ -279,13 +306,24 @@ impl NewLink {
             tags: checked_tags(self.tags.clone().unwrap_or_default())?,
             device,
             topic: Topic(topic),
-            shared: self.challenge.unwrap_or_default() == Challenge::Shared,
+            shared: self.shared()?,
+            identity: self.identity.unwrap_or_default().into(),
             managed_apple_id: self.managed_apple_id()?,
             offers: app.enroller.offers(app, url, rights),
             revoked: false,
             principal: admin.principal().to_owned(),
         };
         Ok((secret, link))
+    }
+
+    fn shared(&self) -> Result<bool, Problem> {
+        let shared = self.challenge == Some(Challenge::Shared);
+        if shared && self.identity == Some(Identity::Pkcs12) {
+            let why =
+                "cannot be \"shared\" when the identity is in the profile: each is of one device";
+            return Err(Problem::field("/challenge", why));
+        }
+        Ok(shared)
     }
 
     fn device(&self) -> Result<Option<EnrollId>, Problem> {
@@ -449,6 +487,10 @@ fn item(link: &Link, now: UnixMillis) -> LinkItem {
             Challenge::Shared
         } else {
             Challenge::OneTime
+        },
+        identity: match link.identity {
+            IdentityKind::Scep => Identity::Scep,
+            IdentityKind::Pkcs12 => Identity::Pkcs12,
         },
         kind: match link.managed_apple_id {
             Some(_) => Kind::User,

@@ -1,6 +1,7 @@
 //! The admin API: one line per route. Each resource has its file.
 
 pub mod catalog;
+pub mod clock;
 pub mod commands;
 pub mod device_items;
 pub mod devices;
@@ -92,6 +93,8 @@ pub fn routes(config: &mut web::ServiceConfig) {
                     "/enrollment-links/{id}/profile",
                     web::get().to(enrollment_links::profile),
                 )
+                .route("/clock", web::get().to(clock::show))
+                .route("/clock/confirm", web::post().to(clock::confirm))
                 .route("/catalog", web::get().to(catalog::list))
                 .default_service(web::to(unknown)),
         )

@@ -40,8 +40,10 @@ pub async fn readyz(app: web::Data<App>) -> HttpResponse {
     if app.store.full() {
         reasons.push("the disk is nearly full; writes are refused".to_owned());
     }
-    if app.store.clock_is_doubted() {
-        warnings.push("the wall clock is in doubt; nothing expires and nothing is deleted".into());
+    if let Some(why) = app.store.clock_doubt() {
+        warnings.push(format!(
+            "{why}; nothing expires and nothing is deleted {UNTIL}"
+        ));
     }
     warnings.extend(app.expiries.warnings(app.clock.now()));
     match topics(&app).await {
@@ -90,3 +92,6 @@ pub async fn version() -> HttpResponse {
     HttpResponse::Ok()
         .json(serde_json::json!({ "version": concat!("v", env!("CARGO_PKG_VERSION")) }))
 }
+
+/// What lifts the doubt about the clock.
+const UNTIL: &str = "until it is set right, where it is wrong, and `reveille clock confirm` is run";

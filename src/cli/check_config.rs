@@ -63,6 +63,14 @@ pub(super) fn faults(config: &Config) -> Vec<String> {
             Err("is the same as device.listen".to_owned()),
         );
     }
+    let others = [config.device.listen, config.admin.listen];
+    let checkin = config.device.checkin_listen.filter(|at| at.port() != 0);
+    if checkin.is_some_and(|at| others.contains(&at)) {
+        check(
+            "device.checkin_listen",
+            Err("is the same as device.listen or admin.listen".to_owned()),
+        );
+    }
     wrong
 }
 
@@ -82,6 +90,10 @@ pub(super) fn notes(config: &Config) -> Vec<&'static str> {
     }
     match PublicUrl::of(config) {
         Ok(_) | Err(NoPublicUrl::Unset) => {}
+        Err(NoPublicUrl::CheckIn(_)) => notes.push(
+            "device.checkin_public_url is no https URL that leads here from elsewhere: no \
+             enrollment link can be made",
+        ),
         Err(_) => notes.push(
             "device.public_url is no https URL that leads here from elsewhere: no enrollment link \
              can be made",
@@ -198,7 +210,9 @@ mod tests {
         config.device.public_url = "mdm example".into();
         config.admin.tls = AdminTls::Files;
         config.store.path = directory.path().to_owned();
+        config.device.checkin_public_url = "in example".into();
         config.admin.listen = config.device.listen;
+        config.device.checkin_listen = Some(config.device.listen);
         let keys: Vec<_> = faults(&config)
             .iter()
             .map(|fault| fault.split_once(':').unwrap().0.to_owned())
@@ -211,9 +225,11 @@ mod tests {
                 "apns.root_file",
                 "compat.nanomdm_api_key_file",
                 "device.public_url",
+                "device.checkin_public_url",
                 "admin.tls",
                 "store.seal_key_file",
                 "admin.listen",
+                "device.checkin_listen",
             ]
         );
     }

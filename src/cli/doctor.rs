@@ -60,6 +60,7 @@ async fn examine(config: &Config, now: UnixMillis) -> Vec<Finding> {
     findings.extend(files::data_directory(&config.store.path));
     findings.push(files::disk(&config.store.path, config.store.reserve_mb));
     findings.push(files::device_ca(&config.store.path, now));
+    findings.extend(files::own_certificates(&config.store.path, now));
     let mut running = false;
     match store::look(config, now) {
         Found::None => findings.push(Finding::ok("store", "made at the first start")),
@@ -84,6 +85,9 @@ async fn examine(config: &Config, now: UnixMillis) -> Vec<Finding> {
     }
     let (device, admin) = (config.device.listen, config.admin.listen);
     findings.push(listeners::port("device.listen", device, running));
+    if let Some(checkin) = config.device.checkin_listen {
+        findings.push(listeners::port("device.checkin_listen", checkin, running));
+    }
     findings.push(listeners::port("admin.listen", admin, running));
     findings
 }

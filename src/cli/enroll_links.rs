@@ -9,7 +9,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use reqwest::Method;
 use serde_json::{Map, Value};
 
@@ -65,11 +65,32 @@ struct Create {
     /// A profile of it enrolls any number of devices while the link lasts, not just one.
     #[arg(long)]
     shared: bool,
+    /// How a device comes to its identity; scep when absent.
+    #[arg(long, value_enum, value_name = "KIND")]
+    identity: Option<Identity>,
     /// User Enrollment (iOS 13 to 17) with this Managed Apple Account.
     #[arg(long, value_name = "ACCOUNT", conflicts_with = "right")]
     user: Option<String>,
     #[command(flatten)]
     format: Format,
+}
+
+/// How a device comes to its identity.
+#[derive(Clone, Copy, ValueEnum)]
+enum Identity {
+    /// It makes its key and asks for a certificate.
+    Scep,
+    /// The server makes both and puts them in the profile; each download counts as a use.
+    Pkcs12,
+}
+
+impl Identity {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Scep => "scep",
+            Self::Pkcs12 => "pkcs12",
+        }
+    }
 }
 
 #[derive(Args)]
@@ -129,6 +150,7 @@ impl Create {
         put("tags", some(&self.tag));
         put("access_rights", some(&self.right));
         put("challenge", self.shared.then(|| "shared".into()));
+        put("identity", self.identity.map(|kind| kind.name().into()));
         put("kind", self.user.is_some().then(|| "user".into()));
         put("managed_apple_id", self.user.clone().map(Value::from));
         Value::Object(body)
@@ -151,22 +173,26 @@ impl Export {
             .with_context(name)?;
         file.write_all(&profile).with_context(name)?;
         file.sync_all().with_context(name)?;
-        let many = text(&link, "/challenge") == "shared";
-        let (devices, until) = if many {
-            ("as many devices as the link allows", "until")
-        } else {
-            (
-                "one device, soon; a link made with --shared does more",
-                "not after",
-            )
-        };
         eprintln!(
-            "{}: enrolls {devices} ({until} {}); keep it to yourself",
+            "{}: {}; keep it to yourself",
             output::plain(&name()),
-            text(&link, "/expires_at"),
+            enrolls(&link)
         );
         Ok(())
     }
+}
+
+/// What an exported profile of a link is good for.
+fn enrolls(link: &Value) -> String {
+    let until = text(link, "/expires_at");
+    let is = |pointer, value| text(link, pointer) == value;
+    if is("/identity", "pkcs12") {
+        return "enrolls one device and counted as a use; its key is in it".to_owned();
+    }
+    if is("/challenge", "shared") {
+        return format!("enrolls as many devices as the link allows (until {until})");
+    }
+    format!("enrolls one device, soon; a link made with --shared does more (not after {until})")
 }
 
 async fn list(client: &AdminClient, format: Format) -> anyhow::Result<()> {
@@ -223,6 +249,7 @@ mod tests {
             device: None,
             topic: None,
             shared: false,
+            identity: None,
             user: None,
             format: Format { json: false },
         };
@@ -232,5 +259,7 @@ mod tests {
         create.shared = true;
         let body = json!({"expires_in": 7200, "tags": ["loan"], "challenge": "shared"});
         assert_eq!(create.body(), body);
+        (create.shared, create.identity) = (false, Some(Identity::Pkcs12));
+        assert_eq!(create.body()["identity"], "pkcs12");
     }
 }

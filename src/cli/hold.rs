@@ -1,7 +1,7 @@
-//! While the store cannot be opened: 503 on both listeners, and another try every 2 s.
+//! While the store cannot be opened: 503 on all listeners, and another try every 2 s.
 //!
 //! Called by `serve`, so that devices and load balancers see a server that will be back
-//! rather than one that flaps. Lets go of both sockets before it returns.
+//! rather than one that flaps. Lets go of their sockets before it returns.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -39,6 +39,9 @@ pub(super) async fn until_the_store_opens(config: &Config, why: &StoreError) -> 
     let device_tls = tls::device(config, &Clock::System, Vec::new());
     let device_tls = spoken("device.tls", device_tls);
     let admin_tls = spoken("admin.tls", tls::admin(&config.admin));
+    let checkin = config.device.checkin_listen;
+    let checkin = checkin.map(|at| answer(at, device_tls.clone(), false));
+    let checkin = checkin.transpose().context("device.checkin_listen")?;
     let device = answer(config.device.listen, device_tls, false).context("device.listen")?;
     let admin = answer(config.admin.listen, admin_tls, true).context("admin.listen")?;
     let outcome = loop {
@@ -50,6 +53,9 @@ pub(super) async fn until_the_store_opens(config: &Config, why: &StoreError) -> 
         }
     };
     device.stop(false).await;
+    if let Some(checkin) = checkin {
+        checkin.stop(false).await;
+    }
     admin.stop(false).await;
     Ok(outcome?)
 }

@@ -45,18 +45,25 @@ pub(super) async fn print(running: &Running) -> anyhow::Result<()> {
 
 fn listeners(running: &Running) -> String {
     let config = &running.app.config;
+    let tls = config.device.tls != Tls::Off;
+    let checkin = running.checkin.map(|at| {
+        let path = &config.device.checkin_path;
+        format!("check-ins    {}://{at} ({path} alone)\n", scheme(tls))
+    });
     let path = &config.store.path;
     let data = std::path::absolute(path).unwrap_or_else(|_| path.clone());
     format!(
         "reveille {} is running\n\
          devices      {}://{} (check-in {}, commands {})\n\
+         {}\
          admin        {}://{} (API under /api/v1, described in /api/openapi.json)\n\
          data         {}",
         env!("CARGO_PKG_VERSION"),
-        scheme(config.device.tls != Tls::Off),
+        scheme(tls),
         running.device,
         config.device.checkin_path,
         config.device.connect_path,
+        checkin.unwrap_or_default(),
         scheme(config.admin.tls != AdminTls::Off),
         running.admin,
         data.display()
@@ -110,11 +117,15 @@ impl Wants {
                 "" => "https://YOUR.HOST",
                 url => url,
             };
+            let checkin = match device.checkin_public_url.trim_end_matches('/') {
+                "" => public,
+                url => url,
+            };
             steps.push(format!(
                 "Make a link, and open it on the device that is to be managed:\n\
                  reveille enroll-link create\n\
                  The profile behind it has ServerURL {public}{}\n\
-                 and CheckInURL {public}{}.",
+                 and CheckInURL {checkin}{}.",
                 device.connect_path, device.checkin_path
             ));
         }

@@ -10,6 +10,7 @@
 //! is queued for the others (its SQL backends fail the whole batch).
 
 mod caller;
+mod migration;
 mod reply;
 mod targets;
 
@@ -28,6 +29,7 @@ use crate::app::App;
 /// Mounts it. To be configured before [`crate::api::routes`], whose scope `/api/v1`
 /// would take NanoHUB's paths.
 pub fn routes(config: &mut ServiceConfig) {
+    migration::routes(config);
     for mount in ["/v1", NANOHUB] {
         config.service(
             web::scope(mount)
@@ -39,6 +41,11 @@ pub fn routes(config: &mut ServiceConfig) {
                 )
                 .service(web::resource("/push/{ids:.*}").to(push))
                 .service(web::resource("/enqueue/{ids:.*}").to(enqueue))
+                .configure(|scope| {
+                    if mount == NANOHUB {
+                        migration::routes(scope);
+                    }
+                })
                 .default_service(web::to(unknown)),
         );
     }

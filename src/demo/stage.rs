@@ -35,8 +35,15 @@ pub(super) struct Rollout {
     pub(super) queued_in: Duration,
     pub(super) answered: u64,
     pub(super) answered_in: Duration,
-    /// The server was killed on the way, and listened again after this long.
-    pub(super) restarted_in: Option<Duration>,
+    pub(super) restart: Option<Restart>,
+}
+
+/// The server was killed.
+pub(super) struct Restart {
+    /// So many had answered when it was.
+    pub(super) answered: u64,
+    /// It listened again after this long.
+    pub(super) took: Duration,
 }
 
 impl Stage {
@@ -133,7 +140,7 @@ impl Stage {
             queued_in,
             answered: 0,
             answered_in: queued_in,
-            restarted_in: None,
+            restart: None,
         };
         let mut last_progress = Instant::now();
         while rollout.answered < accepted && last_progress.elapsed() < PATIENCE {
@@ -147,8 +154,11 @@ impl Stage {
             }
             rollout.answered = now;
             bar.set_position(now);
-            if kill && rollout.restarted_in.is_none() && now >= accepted.div_ceil(3) {
-                rollout.restarted_in = Some(self.process.kill_and_restart()?);
+            if kill && rollout.restart.is_none() && now >= accepted.div_ceil(3) {
+                rollout.restart = Some(Restart {
+                    answered: now,
+                    took: self.process.kill_and_restart()?,
+                });
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }

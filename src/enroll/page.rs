@@ -13,7 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use qrcode::render::svg;
 use qrcode::{EcLevel, QrCode};
 use schema::access::AccessRights;
-use schema::link::Link;
+use schema::link::{IdentityKind, Link};
 
 use super::private;
 use crate::error::EnrollError;
@@ -35,7 +35,7 @@ impl Page<'_> {
             "<h1>Device management by {organization}</h1>\
              <p class=lead>This lets <b>{organization}</b> manage this iPhone, iPad, Mac, \
              Apple&nbsp;TV or other Apple device through its server <b>{host}</b>.</p>\
-             <a class=button href=\"?profile=1\">Download the profile</a>\
+             <a class=button href=\"?profile=1\">Download the profile</a>{counts}\
              <ol class=steps><li>Download the profile on the device that is to be managed.</li>\
              <li>Open <b>Settings</b> (on a Mac, <b>System Settings</b>); the profile waits near \
              the top, or under <b>General &rsaquo; VPN &amp; Device Management</b>.</li>\
@@ -46,6 +46,7 @@ impl Page<'_> {
              where the device is only when it is put in Lost Mode. Removing the profile ends \
              the management.</p>{code}",
             host = escape(self.host),
+            counts = self.counts(),
             installed = self.installed(),
             rights = self.rights(),
             code = self.code(),
@@ -53,10 +54,25 @@ impl Page<'_> {
         document(&format!("Device management by {organization}"), &body)
     }
 
+    /// Said where the download alone uses the link.
+    fn counts(&self) -> &'static str {
+        match self.link.identity {
+            IdentityKind::Scep => "",
+            IdentityKind::Pkcs12 => {
+                "<p class=quiet>Each download is for one device and counts as a use of this \
+                 link. The file holds the device&rsquo;s key: keep it to yourself.</p>"
+            }
+        }
+    }
+
     fn installed(&self) -> String {
-        let mut items = String::from(
-            "<li>An identity certificate, made on the device, by which it proves who it is</li>\
-             <li>The management profile itself</li>",
+        let made = match self.link.identity {
+            IdentityKind::Scep => "An identity certificate, made on the device,",
+            IdentityKind::Pkcs12 => "An identity certificate and its key, made by the server,",
+        };
+        let mut items = format!(
+            "<li>{made} by which it proves who it is</li>\
+             <li>The management profile itself</li>"
         );
         if self.root {
             let host = escape(self.host);
@@ -260,6 +276,7 @@ mod tests {
             device: None,
             topic: Topic("com.apple.mgmt.x".into()),
             shared: false,
+            identity: IdentityKind::Scep,
             managed_apple_id: account.map(str::to_owned),
             offers: EnrolledWith {
                 server_url: String::new(),
@@ -311,6 +328,16 @@ mod tests {
             let quiet = page.replace("http://www.w3.org/2000/svg", "");
             assert!(!quiet.contains(text), "{text}");
         }
+    }
+
+    #[test]
+    fn a_link_whose_download_counts_says_so() {
+        let mut link = link(Some(AccessRights::ALL), None);
+        let counts = "counts as a use of this link";
+        assert!(!render(&link).contains(counts));
+        link.identity = IdentityKind::Pkcs12;
+        let page = render(&link);
+        assert!(page.contains(counts) && page.contains("made by the server"));
     }
 
     #[test]

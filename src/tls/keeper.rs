@@ -71,7 +71,7 @@ pub(crate) async fn keep(mut keepers: Vec<Keeper>, expiries: Expiries, reload: A
 
 impl Keeper {
     pub(super) fn own(config: &Config, clock: &Clock) -> Result<Self, TlsError> {
-        let names = own_names(&config.device.public_url)?;
+        let names = own_names(&config.device)?;
         let root = TlsRoot::open(&config.store.path, clock.now())?;
         let current = root.certificate_for(&names, clock.now())?;
         Ok(Self {
@@ -112,6 +112,12 @@ impl Keeper {
     }
 
     fn have_watched(&self, expiries: &Expiries) {
+        if let Source::Own { root, current, .. } = &self.source {
+            let (begin, end) = (current.not_before, current.not_after);
+            expiries.watch_renewed(Purpose::Tls, self.name, begin, end);
+            expiries.watch(Purpose::TlsRoot, "tls-root.pem", root.not_after);
+            return;
+        }
         let served = self.served.now();
         let leaf = served.cert.first().map(|leaf| Certificate::parse(leaf));
         match leaf {

@@ -1,6 +1,7 @@
 //! The NanoMDM dialect: each test is a script written for NanoMDM, run against us.
 
 mod enqueue;
+mod migration;
 mod pushcert;
 
 use std::time::Duration;

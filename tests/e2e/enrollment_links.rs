@@ -200,6 +200,11 @@ async fn terms_at_fault_are_named_and_make_no_link() {
         (json!({"device": "a b"}), "/device"),
         (json!({"topic": "com.apple.mgmt.other"}), "/topic"),
         (json!({"challenge": "twice"}), "/challenge"),
+        (json!({"identity": "pkcs8"}), "/identity"),
+        (
+            json!({"identity": "pkcs12", "challenge": "shared"}),
+            "/challenge",
+        ),
         (json!({"kind": "user"}), "/managed_apple_id"),
         (json!({"managed_apple_id": "a@b"}), "/managed_apple_id"),
         (
@@ -285,10 +290,7 @@ async fn links_outlast_a_restart_and_the_public_url_is_kept_while_devices_know_i
 #[actix_web::test]
 async fn the_root_of_our_own_tls_is_carried_to_the_device() {
     let house = House::tls(|_| {}).await;
-    let pem = String::from_utf8(sim::push_certificate(TOPIC).unwrap()).unwrap();
-    house
-        .put("/api/v1/push-certificates", &json!({ "pem": pem }))
-        .await;
+    house.import_push_certificate().await;
     let (id, path) = link(&house, &json!({})).await;
     assert!(path.starts_with("/enroll/"));
     let export = format!("/api/v1/enrollment-links/{id}/profile?unsigned=1");

@@ -40,12 +40,17 @@ impl House {
     /// A house with a changed configuration and a push certificate.
     pub(crate) async fn with(change: impl FnOnce(&mut Config)) -> Self {
         let house = Self::bare(change).await;
+        house.import_push_certificate().await;
+        house
+    }
+
+    /// Puts a push certificate to use.
+    pub(crate) async fn import_push_certificate(&self) {
         let pem = String::from_utf8(sim::push_certificate(TOPIC).unwrap()).unwrap();
-        let put = house
+        let put = self
             .put("/api/v1/push-certificates", &json!({ "pem": pem }))
             .await;
         assert_eq!(put.0, StatusCode::OK, "{}", put.1);
-        house
     }
 
     /// A house whose device listener speaks TLS; by the machine's clock, which its

@@ -6,16 +6,21 @@
 mod house;
 
 mod api_commands;
+mod checkin_server;
+mod clock;
 mod compat_nanomdm;
 mod device_door;
 mod doctor;
 mod enrollment_links;
+mod full_disk;
 mod hardening;
 mod kill;
+mod pkcs12;
 mod push_certificates;
 mod pushes;
 mod reenrollment;
 mod restart;
 mod scep;
 mod tls;
+mod tools;
 mod vectors;

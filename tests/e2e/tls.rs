@@ -205,6 +205,25 @@ async fn the_certificate_outlives_a_restart_and_follows_the_public_url() {
 }
 
 #[actix_web::test]
+async fn the_certificate_is_for_the_host_of_the_check_in_url_too() {
+    let house = House::tls(|config| {
+        config.device.public_url = "https://mdm.example.org".into();
+        config.device.checkin_public_url = "https://in.example.org:8444".into();
+        config.device.checkin_listen = Some(([127, 0, 0, 1], 0).into());
+    })
+    .await;
+    let root = house.running.app.tls_root_pem.as_ref().unwrap();
+    for port in [house.running.device, house.running.checkin.unwrap()].map(|at| at.port()) {
+        for name in ["mdm.example.org", "in.example.org"] {
+            let caller = Caller::to(port, root).called(name);
+            assert_eq!(caller.call(&get("/healthz")).await.unwrap().status, 200);
+        }
+        let caller = Caller::to(port, root).called("localhost");
+        assert!(caller.call(&get("/healthz")).await.is_err());
+    }
+}
+
+#[actix_web::test]
 async fn new_certificate_files_are_served_without_a_restart() {
     let directory = tempfile::tempdir().unwrap();
     let files = CertificateFiles::in_(directory.path());
@@ -336,7 +355,7 @@ impl<'d> CertificateFiles<'d> {
         self.directory.join("leaf.key")
     }
 
-    fn root_pem(&self) -> Vec<u8> {
+    pub(crate) fn root_pem(&self) -> Vec<u8> {
         self.root.certificate_pem.clone()
     }
 }

@@ -8,9 +8,15 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use openssl::asn1::Asn1Time;
+use openssl::hash::{MessageDigest, hash};
+use openssl::sign::Verifier;
+use openssl::x509::{X509, X509VerifyResult};
 use reqwest::{Method, StatusCode};
 use schema::checkin::{CheckIn, Message, Sender};
+use schema::cms::{DigestAlgorithm, SignedData, ToBeSigned};
 use schema::report::{ErrorItem, Status};
+use schema::x509::Certificate;
 use schema::{checkin, report, xml};
 use serde_json::{Value, json};
 use sim::Identity;
@@ -369,4 +375,113 @@ async fn a_real_signature_of_a_ca_we_do_not_know_is_a_plain_403() {
         .device(Method::PUT, CONNECT)
         .header("Mdm-Signature", signature.replace(['\n', '\r'], ""));
     assert_eq!(request.body(body).send().await.unwrap().status(), 403);
+}
+
+/// The certificates of a PEM file, read by our own reader and by OpenSSL.
+fn certificates(vector: &Vector) -> Vec<X509> {
+    let stack = X509::stack_from_pem(&vector.body()).unwrap();
+    for certificate in &stack {
+        let der = certificate.to_der().unwrap();
+        let read = Certificate::parse(&der).unwrap();
+        let end = Asn1Time::from_unix(read.not_after).unwrap();
+        assert!(certificate.not_after() == end, "{}", vector.name);
+    }
+    stack
+}
+
+/// Whether one of them signed it; dates do not matter.
+fn issuer_of<'a>(certificate: &X509, among: &'a [X509]) -> Option<&'a X509> {
+    among.iter().find(|issuer| {
+        let key = issuer.public_key().unwrap();
+        issuer.issued(certificate) == X509VerifyResult::OK && certificate.verify(&key).unwrap()
+    })
+}
+
+#[test]
+fn apples_anchors_and_the_devices_they_stand_behind_are_read() {
+    let anchors = vectors(&["trust-anchor"]);
+    if anchors.is_empty() {
+        return;
+    }
+    let (root, chain): (Vec<_>, Vec<_>) = anchors
+        .iter()
+        .partition(|vector| vector.name.contains("attestation_root"));
+    let root = certificates(root[0]).remove(0);
+    assert!(issuer_of(&root, std::slice::from_ref(&root)).is_some());
+    assert!(
+        Certificate::parse(&root.to_der().unwrap())
+            .unwrap()
+            .is_authority()
+            .unwrap()
+    );
+
+    let device_ca = certificates(chain[0]);
+    let device = vectors(&["apple-device-cert"]);
+    let device = certificates(&device[0]).remove(0);
+    let issuer = issuer_of(&device, &device_ca).expect("an Apple device CA stands behind it");
+    let name = format!("{:?}", issuer.subject_name());
+    assert!(name.contains("Apple iPhone Device CA"), "{name}");
+    assert!(
+        issuer_of(&root, &device_ca).is_none(),
+        "the attestation root is apart"
+    );
+}
+
+#[test]
+fn what_a_device_says_under_its_apple_certificate_is_read_and_proved() {
+    let (said, anchors) = (
+        vectors(&["ota-profile-service"]),
+        vectors(&["trust-anchor"]),
+    );
+    let Some(said) = said.first() else {
+        return;
+    };
+    let message = said.body();
+    let signed = SignedData::parse(&message).unwrap();
+    let signer = signed.signer_certificate().unwrap();
+    let leaf = X509::from_der(signer.raw).unwrap();
+    let proved = |octets: &[u8]| {
+        let key = leaf.public_key().unwrap();
+        let digest = openssl_digest(signed.signer.signature_digest);
+        let mut verifier = Verifier::new(digest, &key).unwrap();
+        verifier
+            .verify_oneshot(&signed.signer.signature, octets)
+            .unwrap()
+    };
+    let (octets, content) = match signed.to_be_signed(None).unwrap() {
+        ToBeSigned::Content(content) => (content, content),
+        ToBeSigned::Attributes {
+            signed: octets,
+            content,
+            expected_digest,
+        } => {
+            let digest = openssl_digest(signed.signer.digest);
+            assert_eq!(&*hash(digest, content).unwrap(), expected_digest);
+            (octets, content)
+        }
+    };
+    assert!(proved(octets));
+    assert!(
+        !proved(&octets[1..]),
+        "other octets are not what was signed"
+    );
+    let chain = anchors.iter().find(|v| v.name.contains("device_ca_chain"));
+    assert!(issuer_of(&leaf, &certificates(chain.unwrap())).is_some());
+    let dictionary = xml::parse(content).unwrap();
+    let text = |key: &str| dictionary.get(key).and_then(|value| value.as_string());
+    for key in ["CHALLENGE", "PRODUCT", "SERIAL"] {
+        let value = text(key).unwrap_or_else(|| panic!("no {key}"));
+        let expected = said.expected.split_whitespace();
+        let expected = expected.filter_map(|word| word.strip_prefix(&format!("{key}=")));
+        expected.for_each(|expected| assert_eq!(value, expected));
+    }
+}
+
+fn openssl_digest(digest: DigestAlgorithm) -> MessageDigest {
+    match digest {
+        DigestAlgorithm::Sha1 => MessageDigest::sha1(),
+        DigestAlgorithm::Sha256 => MessageDigest::sha256(),
+        DigestAlgorithm::Sha384 => MessageDigest::sha384(),
+        DigestAlgorithm::Sha512 => MessageDigest::sha512(),
+    }
 }

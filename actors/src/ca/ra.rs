@@ -22,6 +22,7 @@ use schema::UnixMillis;
 use schema::x509::Certificate;
 
 use super::{CaError, DeviceCa};
+use crate::push_certificate::unix_seconds;
 
 /// The certificate and key that stand before the CA.
 pub(crate) struct Ra {
@@ -30,8 +31,12 @@ pub(crate) struct Ra {
     key: PKey<Private>,
     rsa: Rsa<Private>,
     secret: hmac::Key,
-    not_before: i64,
-    not_after: i64,
+    /// First moment of its validity, in Unix seconds.
+    pub(crate) not_before: i64,
+    /// Last moment of its validity, in Unix seconds.
+    pub(crate) not_after: i64,
+    /// The last moment of the CA's, which none of its certificates outlives.
+    ca_not_after: i64,
 }
 
 impl std::fmt::Debug for Ra {
@@ -59,7 +64,7 @@ impl Ra {
             .and_then(|pem| X509::from_pem(&pem).ok())
             .filter(|kept| ca.stands_behind(kept, &key));
         if let Some(kept) = kept {
-            let ra = Self::of(&kept, key.clone())?;
+            let ra = Self::of(&kept, key.clone(), ca)?;
             if !ra.is_due(now) {
                 return Ok(ra);
             }
@@ -73,10 +78,10 @@ impl Ra {
             builder.append_extension(usage)
         })?;
         replace(&certificate_file, &made.to_pem()?)?;
-        Self::of(&made, key)
+        Self::of(&made, key, ca)
     }
 
-    fn of(certificate: &X509, key: PKey<Private>) -> Result<Self, CaError> {
+    fn of(certificate: &X509, key: PKey<Private>, ca: &DeviceCa) -> Result<Self, CaError> {
         let certificate_der = certificate.to_der()?;
         let mut seed = Sha256::new();
         seed.update(b"reveille scep ra");
@@ -85,6 +90,7 @@ impl Ra {
         Ok(Self {
             not_before: read.not_before,
             not_after: read.not_after,
+            ca_not_after: unix_seconds(ca.signer.certificate.not_after())?,
             certificate_der,
             rsa: key.rsa()?,
             key,
@@ -92,12 +98,18 @@ impl Ra {
         })
     }
 
-    /// Is it time for a new certificate? It ends soon, or was made under a clock that
-    /// ran ahead.
+    /// Is it time for a new certificate? It ends soon and a new one would last longer, or
+    /// it was made under a clock that ran ahead.
     pub(crate) fn is_due(&self, now: UnixMillis) -> bool {
         let now = i64::try_from(now.seconds()).unwrap_or(i64::MAX);
         let left = i64::from(RENEWED_DAYS_BEFORE) * 86_400;
-        now < self.not_before || now >= self.not_after.saturating_sub(left)
+        let ends_soon = now >= self.not_after.saturating_sub(left);
+        now < self.not_before || (ends_soon && self.not_after < self.ca_not_after)
+    }
+
+    /// Is it of no use any more?
+    pub(crate) fn is_over(&self, now: UnixMillis) -> bool {
+        i64::try_from(now.seconds()).unwrap_or(i64::MAX) > self.not_after
     }
 
     /// A content key of `len` octets (at most 32) out of its RSA envelope.
@@ -221,6 +233,19 @@ mod tests {
         assert!(later.key.public_eq(&ra.key));
         assert!(!later.is_due(NOW.plus_seconds(671 * 86_400)));
         assert!(later.is_due(NOW));
+    }
+
+    #[test]
+    fn an_ra_that_lasts_as_long_as_its_ca_is_not_made_again_and_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let ca = DeviceCa::open(directory.path(), 100).unwrap();
+        let now = crate::Clock::System.now();
+        let ra = Ra::open(directory.path(), &ca, now).unwrap();
+        let near = now.plus_seconds(90 * 86_400);
+        assert!(!ra.is_due(near) && !ra.is_over(near));
+        let again = Ra::open(directory.path(), &ca, near).unwrap();
+        assert_eq!(again.certificate_der, ra.certificate_der);
+        assert!(ra.is_over(now.plus_seconds(101 * 86_400)));
     }
 
     #[test]

@@ -4,7 +4,9 @@ use actix::prelude::*;
 use aws_lc_rs::digest::{self, SHA256};
 use plist::{Dictionary, Value};
 use schema::checkin::{CheckIn, Message as Said};
-use schema::enrollment::{Change, Claim, Enrollment, Reenroll, Reply, SecretKind, Voice};
+use schema::enrollment::{
+    Change, Claim, Enrollment, Misbehaved, Reenroll, Reply, SecretKind, Voice,
+};
 use schema::queue::State;
 use schema::{Leaf, xml};
 
@@ -102,6 +104,9 @@ impl DeviceActor {
                 store.count_repeat();
                 return Ok(Computed::Answer(Answer::Empty));
             }
+            if said.presented.handed_over {
+                self.must_be_handed_over(enrollment)?;
+            }
         }
         let change = match self.enrollment.clone() {
             Some(enrollment) => {
@@ -136,6 +141,19 @@ impl DeviceActor {
             change,
         };
         Ok(Computed::Commit(Box::new(checked_in), answer))
+    }
+
+    /// A device that proved a certificate here is past being handed over: what another
+    /// server says of it is old. Of one that was handed over only the hash is known.
+    fn must_be_handed_over(&self, enrollment: &Enrollment) -> Result<(), Fault> {
+        let Some(bound) = enrollment.bound else {
+            return Ok(());
+        };
+        let record = self.house.store.certificate(bound)?;
+        if record.is_some_and(|record| !record.is_hash_alone()) {
+            return Err(Misbehaved::StillEnrolled(self.id.clone()).into());
+        }
+        Ok(())
     }
 
     /// A device that acknowledged its erasure is gone, whatever its state says: it

@@ -149,6 +149,7 @@ fn presented(id: &str) -> Presented {
         },
         ours: false,
         replayable: false,
+        handed_over: false,
     }
 }
 

@@ -126,7 +126,7 @@ impl Inner {
     fn check_challenge(&self, paid_with: PaidWith) -> Result<(), Stop> {
         if let PaidWith::Challenge(hash) = paid_with {
             let challenge = self.store.challenge(&hash)?.ok_or(Refusal::Unknown)?;
-            challenge.check(self.clock.now())?;
+            challenge.check(self.store.expiry_clock())?;
         }
         Ok(())
     }
@@ -227,7 +227,7 @@ fn request_hash(transaction: &str, spki: &[u8]) -> [u8; 32] {
 }
 
 /// The name we give: the enrollment's, or one made from the key.
-fn common_name(id: Option<&EnrollId>, spki: &[u8]) -> String {
+pub(super) fn common_name(id: Option<&EnrollId>, spki: &[u8]) -> String {
     match id {
         Some(id) if id.as_str().len() <= LONGEST_NAME => id.as_str().to_owned(),
         _ => {

@@ -101,6 +101,11 @@ impl<'t> Batch<'t> {
         Ok((self.outcome, self.numbers))
     }
 
+    /// The time, on the wall and passed.
+    pub(super) fn time(&self) -> (UnixMillis, u64) {
+        (self.now, self.published.clock.passed())
+    }
+
     /// A report of a device.
     pub(super) fn report(&mut self, reported: Reported) -> Result<Effect, StoreError> {
         let seq = match reported.seq {
@@ -174,7 +179,7 @@ impl<'t> Batch<'t> {
             Moment::HandedOut,
             &[channel],
             seq,
-            self.now,
+            self.time(),
         );
         match admitted {
             Ok(()) => {

@@ -109,7 +109,7 @@ impl Store {
         aws_lc_rs::rand::fill(&mut random).map_err(|_| StoreError::broken("no randomness"))?;
         let secret = URL_SAFE_NO_PAD.encode(random);
         let hash = Self::challenge_hash(secret.as_bytes());
-        let now = self.inner.published.clock.now();
+        let now = self.expiry_clock();
         self.write(move |transaction| {
             clear_away(transaction, now)?;
             let record = ChallengeRecord {
@@ -215,7 +215,13 @@ impl Store {
                 challenge.spent_on = Some(certificate.leaf);
                 put_challenge(transaction, &hash, &challenge)?;
             }
-            record(transaction, &key, &certificate, issued_for, Some(link))?;
+            record(
+                transaction,
+                Some(&key),
+                &certificate,
+                issued_for,
+                Some(link),
+            )?;
             Ok(Spent::Issued)
         })
         .await
@@ -242,21 +248,21 @@ impl Store {
             };
             drop(channels);
             drop(certificates);
-            record(transaction, &key, &certificate, Some(id), None)?;
+            record(transaction, Some(&key), &certificate, Some(id), None)?;
             Ok(Spent::Issued)
         })
         .await
     }
 
-    async fn issue(
+    pub(super) async fn issue(
         &self,
         decide: impl FnOnce(&WriteTransaction, UnixMillis) -> Result<Spent, StoreError> + Send + 'static,
     ) -> Result<Spent, StoreError> {
         let decided = Arc::new(OnceLock::new());
         let told = decided.clone();
-        let clock = self.inner.published.clock.clone();
+        let published = self.inner.published.clone();
         self.write(move |transaction| {
-            let outcome = decide(transaction, clock.now())?;
+            let outcome = decide(transaction, published.watch.now())?;
             let _ = told.set(outcome);
             Ok(Box::new(|_: &Published| {}))
         })
@@ -265,9 +271,10 @@ impl Store {
     }
 }
 
-fn record(
+/// Records a certificate; `key` is what a resend of its request is known by, if one can come.
+pub(super) fn record(
     transaction: &WriteTransaction,
-    key: &[u8; 32],
+    key: Option<&[u8; 32]>,
     certificate: &IssuedCertificate,
     issued_for: Option<EnrollId>,
     link: Option<String>,
@@ -286,9 +293,11 @@ fn record(
     transaction
         .open_table(CERTIFICATE_DER)?
         .insert(leaf.as_slice(), certificate.der.as_slice())?;
-    transaction
-        .open_table(ISSUED)?
-        .insert(key.as_slice(), leaf.as_slice())?;
+    if let Some(key) = key {
+        transaction
+            .open_table(ISSUED)?
+            .insert(key.as_slice(), leaf.as_slice())?;
+    }
     Ok(())
 }
 

@@ -60,8 +60,13 @@ impl Batch<'_> {
         let seq = Seq(self.numbers.seq + 1);
         if command.destructive {
             let channels: Vec<_> = accepted.iter().map(ChannelNo).collect();
-            self.guard
-                .admit(self.transaction, Moment::Enqueued, &channels, seq, self.now)?;
+            self.guard.admit(
+                self.transaction,
+                Moment::Enqueued,
+                &channels,
+                seq,
+                self.time(),
+            )?;
         }
         self.numbers.seq = seq.0;
         self.outcome.dirty = true;
@@ -115,7 +120,7 @@ impl Batch<'_> {
                 seq,
                 accepted: count,
                 rejected: rejected.clone(),
-                until: self.now.plus_seconds(IDEMPOTENCY_SECONDS),
+                until: self.published.watch.now().plus_seconds(IDEMPOTENCY_SECONDS),
             };
             let mut table = self.transaction.open_table(IDEMPOTENCY)?;
             table.insert(key.as_slice(), encode(&row)?.as_slice())?;
@@ -157,7 +162,7 @@ impl Batch<'_> {
         else {
             return Ok(None);
         };
-        if row.until <= self.now {
+        if row.until <= self.published.watch.now() {
             return Ok(None);
         }
         if row.request != request {

@@ -1,7 +1,8 @@
 //! The guard over destructive commands: how many devices they may reach in a window.
 //!
 //! Counted at enqueue and again at delivery, server-wide, kept over restarts in a
-//! table of its own. Writer-private; the rule is a count of distinct devices.
+//! table of its own. The window is measured by the time that passes, so that setting a
+//! clock opens nothing; what an earlier process counted counts for a window from the start. Writer-private; the rule is a count of distinct devices.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -41,19 +42,38 @@ impl Default for GuardLimits {
 #[derive(Debug)]
 pub(super) struct Guard {
     limits: GuardLimits,
-    events: VecDeque<(UnixMillis, ChannelNo, u8, Seq)>,
+    events: VecDeque<Event>,
+}
+
+/// A device a destructive command reached.
+#[derive(Clone, Copy, Debug)]
+struct Event {
+    /// In its key.
+    at: UnixMillis,
+    channel: ChannelNo,
+    moment: u8,
+    seq: Seq,
+    /// When, by the time that passes.
+    passed: u64,
 }
 
 impl Guard {
     pub(super) fn load(
         transaction: &WriteTransaction,
         limits: GuardLimits,
+        passed: u64,
     ) -> Result<Self, StoreError> {
         let mut events = VecDeque::new();
         for row in transaction.open_table(GUARD)?.iter()? {
             let (key, seq) = row?;
             let (at, channel, moment) = key.value();
-            events.push_back((UnixMillis(at), ChannelNo(channel), moment, Seq(seq.value())));
+            events.push_back(Event {
+                at: UnixMillis(at),
+                channel: ChannelNo(channel),
+                moment,
+                seq: Seq(seq.value()),
+                passed,
+            });
         }
         Ok(Self { limits, events })
     }
@@ -65,18 +85,16 @@ impl Guard {
         moment: Moment,
         channels: &[ChannelNo],
         seq: Seq,
-        now: UnixMillis,
+        (now, passed): (UnixMillis, u64),
     ) -> Result<(), StoreError> {
         let mut table = transaction.open_table(GUARD)?;
-        let since = now.minus_seconds(self.limits.window_minutes * 60);
-        while let Some((at, channel, moment, _)) =
-            self.events.front().copied().filter(|e| e.0 < since)
-        {
-            table.remove((at.0, channel.0, moment))?;
+        let since = passed.saturating_sub(self.limits.window_minutes * 60_000);
+        while let Some(old) = self.events.front().copied().filter(|e| e.passed < since) {
+            table.remove((old.at.0, old.channel.0, old.moment))?;
             self.events.pop_front();
         }
-        let of_moment = || self.events.iter().filter(|event| event.2 == moment as u8);
-        let counted: HashSet<(ChannelNo, Seq)> = of_moment().map(|e| (e.1, e.3)).collect();
+        let of_moment = || self.events.iter().filter(|e| e.moment == moment as u8);
+        let counted: HashSet<(ChannelNo, Seq)> = of_moment().map(|e| (e.channel, e.seq)).collect();
         if channels
             .iter()
             .all(|channel| counted.contains(&(*channel, seq)))
@@ -84,7 +102,7 @@ impl Guard {
             return Ok(());
         }
         let devices: HashSet<ChannelNo> = of_moment()
-            .map(|e| e.1)
+            .map(|e| e.channel)
             .chain(channels.iter().copied())
             .collect();
         if devices.len() > self.limits.max_devices {
@@ -100,7 +118,13 @@ impl Guard {
                 at.0 += 1;
             }
             table.insert((at.0, channel.0, moment as u8), seq.0)?;
-            self.events.push_back((at, *channel, moment as u8, seq));
+            self.events.push_back(Event {
+                at,
+                channel: *channel,
+                moment: moment as u8,
+                seq,
+                passed,
+            });
         }
         Ok(())
     }

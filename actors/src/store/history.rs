@@ -202,11 +202,13 @@ impl Store {
         let sealed = match body {
             Body::None => return Ok(None),
             Body::Inline(sealed) => sealed.clone(),
-            Body::Segment(address) => match segments::read(&self.inner.segments, address.0) {
-                Ok(sealed) => sealed,
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-                Err(error) => return Err(error.into()),
-            },
+            Body::Segment(address) => {
+                match segments::read(&*self.inner.disk, &self.inner.segments, address.0) {
+                    Ok(sealed) => sealed,
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+                    Err(error) => return Err(error.into()),
+                }
+            }
         };
         self.inner
             .sealer

@@ -12,6 +12,7 @@ use redb::{
 use schema::UnixMillis;
 
 use super::StoreError;
+use super::disk::LocalDisk;
 use super::seal::{Place, Sealer};
 use super::tables::{
     COMMAND, CommandRow, JOURNAL, JournalRow, META, PUSH_CERTIFICATE, PUSH_KEY, SCHEMA_VERSION,
@@ -58,7 +59,7 @@ impl Inspection {
             sealing: Ok(Fit::Untested),
             push_certificates: Vec::new(),
         };
-        inspection.sealing = match Sealer::from_file(seal_key_file, false) {
+        inspection.sealing = match Sealer::from_file(&LocalDisk, seal_key_file, false) {
             Ok(sealer) => inspection.try_opening(&read, &sealer),
             Err(error) => Err(error),
         };

@@ -10,11 +10,12 @@ use schema::UnixMillis;
 use schema::enrollment::EnrolledWith;
 use schema::link::{Link, LinkId, LinkVoid};
 
+use super::challenges::record;
 use super::tables::{
     ANNOTATION, Annotation, AnnotationRow, LINK, LINK_BY_ID, LinkRow, META, decode, encode,
 };
 use super::tail::Published;
-use super::{Store, StoreError};
+use super::{IssuedCertificate, Refusal, Spent, Store, StoreError};
 
 impl Store {
     /// Keeps a new link, and the public URL it was made for if it is the first.
@@ -31,7 +32,7 @@ impl Store {
             let mut links = transaction.open_table(LINK)?;
             let no = links.last()?.map_or(1, |(no, _)| no.value() + 1);
             ids.insert(link.id.0.as_str(), no)?;
-            links.insert(no, encode(&LinkRow::V1(link))?.as_slice())?;
+            links.insert(no, encode(&LinkRow::V2(link))?.as_slice())?;
             let mut meta = transaction.open_table(META)?;
             if meta.get(PUBLIC_URL)?.is_none() {
                 meta.insert(PUBLIC_URL, public_url.as_bytes())?;
@@ -62,7 +63,7 @@ impl Store {
         rows.take(most)
             .map(|row| {
                 let (no, row) = row?;
-                let LinkRow::V1(link) = decode(row.value())?;
+                let link = decode::<LinkRow>(row.value())?.into_link();
                 Ok((no.value(), link))
             })
             .collect()
@@ -82,6 +83,28 @@ impl Store {
             // Taking back is never refused.
             let _ = change_link(transaction, &id, |link| Ok(revoked(link)))?;
             Ok(Box::new(|_: &Published| {}))
+        })
+        .await
+    }
+
+    /// Counts a use of a link and records the certificate that a profile of it carries,
+    /// in one commit.
+    ///
+    /// # Errors
+    /// [`StoreError`]: the store's own trouble.
+    pub async fn issue_in_profile(
+        &self,
+        link: &Link,
+        certificate: IssuedCertificate,
+    ) -> Result<Spent, StoreError> {
+        let (id, issued_for) = (link.id.clone(), link.device.clone());
+        self.issue(move |transaction, now| {
+            if let Err(void) = count_link_use(transaction, &id, now)? {
+                return Ok(Spent::Refused(Refusal::Link(void)));
+            }
+            // Whoever fetches the profile again gets another identity: there is no resend.
+            record(transaction, None, &certificate, issued_for, Some(id.0))?;
+            Ok(Spent::Issued)
         })
         .await
     }
@@ -181,7 +204,7 @@ fn change_link(
     };
     Ok(match change(link) {
         Ok(link) => {
-            links.insert(no, encode(&LinkRow::V1(link))?.as_slice())?;
+            links.insert(no, encode(&LinkRow::V2(link))?.as_slice())?;
             Ok(())
         }
         Err(void) => Err(void),
@@ -197,7 +220,7 @@ fn link_in(
         return Ok(None);
     };
     let row = links.get(no)?.map(|row| decode::<LinkRow>(row.value()));
-    Ok(row.transpose()?.map(|LinkRow::V1(link)| (no, link)))
+    Ok(row.transpose()?.map(|row| (no, row.into_link())))
 }
 
 /// Name in `meta`.
@@ -208,6 +231,7 @@ mod tests {
     use schema::access::AccessRights;
     use schema::checkin::{CheckIn, Facts, Message, Push, Sender, UserNames};
     use schema::enrollment::{Claim, Enrollment, Reenroll};
+    use schema::link::IdentityKind;
     use schema::{ChannelKind, EnrollId, Leaf, PushMagic, PushToken, Topic};
 
     use super::*;
@@ -240,6 +264,7 @@ mod tests {
             device: None,
             topic: Topic("com.apple.mgmt.x".into()),
             shared: true,
+            identity: IdentityKind::Scep,
             managed_apple_id: None,
             offers: EnrolledWith {
                 server_url: "https://mdm.example.org/mdm/connect".into(),
@@ -291,6 +316,78 @@ mod tests {
         let void = Refusal::Link(LinkVoid::UsedUp);
         assert_eq!(second, Ok(Spent::Refused(void)));
         assert_eq!(store.certificate(Leaf([2; 32])), Ok(None));
+    }
+
+    #[tokio::test]
+    async fn a_use_counts_when_a_profile_carries_its_identity() {
+        let (store, _, _directory) = desk();
+        let named = Link {
+            device: Some(EnrollId::device("D").unwrap()),
+            max_uses: 2,
+            ..link("a")
+        };
+        store.put_link(named.clone(), "https://a").await.unwrap();
+        for n in [1, 2] {
+            let spent = store.issue_in_profile(&named, certificate(n)).await;
+            assert_eq!(spent, Ok(Spent::Issued));
+        }
+        let third = store.issue_in_profile(&named, certificate(3)).await;
+        let void = Refusal::Link(LinkVoid::UsedUp);
+        assert_eq!(third, Ok(Spent::Refused(void)));
+        assert_eq!(store.certificate(Leaf([3; 32])), Ok(None));
+        let record = store.certificate(Leaf([2; 32])).unwrap().unwrap();
+        assert_eq!(
+            (record.link.as_deref(), record.issued_for),
+            (Some("a"), named.device)
+        );
+        assert_eq!(store.certificate_der(Leaf([2; 32])), Ok(Some(vec![2; 4])));
+    }
+
+    #[test]
+    fn a_link_row_of_version_1_is_still_read() {
+        #[derive(serde::Serialize)]
+        struct Old(
+            LinkId,
+            [u8; 32],
+            [u8; 32],
+            UnixMillis,
+            UnixMillis,
+            u32,
+            u32,
+            Vec<String>,
+            Option<EnrollId>,
+            Topic,
+            bool,
+            Option<String>,
+            EnrolledWith,
+            bool,
+            String,
+        );
+        #[derive(serde::Serialize)]
+        enum OldRow {
+            V1(Old),
+        }
+        let link = link("a");
+        let old = link.clone();
+        let row = encode(&OldRow::V1(Old(
+            old.id,
+            old.secret,
+            old.request,
+            old.created,
+            old.expires,
+            old.max_uses,
+            old.uses,
+            old.tags,
+            old.device,
+            old.topic,
+            old.shared,
+            old.managed_apple_id,
+            old.offers,
+            old.revoked,
+            old.principal,
+        )));
+        let read = decode::<LinkRow>(&row.unwrap()).unwrap().into_link();
+        assert_eq!(read, link);
     }
 
     #[tokio::test]

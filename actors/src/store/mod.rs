@@ -10,6 +10,7 @@ mod challenges;
 mod checkins;
 mod commands;
 mod dense;
+mod disk;
 mod error;
 mod fold;
 mod guard;
@@ -26,6 +27,7 @@ mod seal;
 mod segments;
 mod tables;
 mod tail;
+mod watch;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -58,6 +60,7 @@ pub use tables::{
 pub use tail::{Counts, Figures};
 
 use crate::wakes::Wakes;
+use disk::Disk;
 use seal::{Place, Sealer};
 use tail::Published;
 use writer::{Operation, Reply};
@@ -70,6 +73,7 @@ pub struct Store {
 
 #[derive(Debug)]
 struct Inner {
+    disk: Arc<dyn Disk>,
     database: Arc<Database>,
     sealer: Sealer,
     published: Arc<Published>,
@@ -200,7 +204,7 @@ impl Store {
         let published = &self.inner.published;
         match published.figures.writing_since.load(Ordering::Acquire) {
             0 => 0,
-            since => published.clock.now().0.saturating_sub(since),
+            since => published.clock.passed().saturating_sub(since),
         }
     }
 
@@ -248,30 +252,6 @@ impl Store {
         self.inner.published.full.load(Ordering::Acquire)
     }
 
-    /// The time by which things expire: none at all while the wall clock is in doubt.
-    #[must_use]
-    pub fn expiry_clock(&self) -> UnixMillis {
-        if self.clock_is_doubted() {
-            UnixMillis(0)
-        } else {
-            self.inner.published.clock.now()
-        }
-    }
-
-    /// Is the wall clock in doubt?
-    #[must_use]
-    pub fn clock_is_doubted(&self) -> bool {
-        self.inner.published.clock_doubted.load(Ordering::Acquire)
-    }
-
-    /// Puts the wall clock in doubt, or trusts it again.
-    pub fn doubt_clock(&self, doubt: bool) {
-        self.inner
-            .published
-            .clock_doubted
-            .store(doubt, Ordering::Release);
-    }
-
     /// Looks how much room the disk has and refuses or takes writes accordingly. A
     /// ballast file is given up first, so that what was taken can still be finished.
     ///
@@ -279,7 +259,8 @@ impl Store {
     /// [`StoreError::Broken`] when the file system does not say.
     pub fn check_room(&self) -> Result<u64, StoreError> {
         let directory = &self.inner.options.directory;
-        let free = free_bytes(directory)?;
+        let disk = &self.inner.disk;
+        let free = disk.free_bytes(directory)?;
         let reserve = self.inner.options.reserve_bytes;
         let full = free < reserve;
         if self.inner.published.full.swap(full, Ordering::AcqRel) != full {
@@ -287,10 +268,13 @@ impl Store {
         }
         let ballast = directory.join("ballast");
         if full {
-            let _ = std::fs::remove_file(&ballast);
-        } else if !ballast.exists() && free > reserve.saturating_mul(2) {
+            let _ = disk.remove(&ballast);
+        } else if !disk.exists(&ballast)? && free > reserve.saturating_mul(2) + BALLAST {
             // Only a help: a quota may forbid it.
-            if let Err(error) = std::fs::write(&ballast, vec![0; BALLAST_BYTES]) {
+            let written = disk
+                .append(&ballast)
+                .and_then(|mut file| file.append(&vec![0; BALLAST as usize]));
+            if let Err(error) = written {
                 tracing::warn!(%error, "the ballast file cannot be written");
             }
         }
@@ -399,7 +383,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     }
 }
 
-const BALLAST_BYTES: usize = 16 << 20;
+/// Length of the ballast file: room for it and for twice the reserve is there, or it is
+/// not made, so that it never brings about what it is given up for.
+const BALLAST: u64 = 16 << 20;
 
 #[cfg(test)]
 mod tests;

@@ -2,18 +2,17 @@
 //! the last process had not folded.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder};
-use std::os::unix::fs::DirBuilderExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use redb::{Database, ReadableTable, WriteTransaction};
+use redb::{Builder, Database, ReadableTable, WriteTransaction};
 use schema::queue::State;
 use schema::{ChannelNo, Seq};
 use tokio::sync::mpsc;
 
 use super::batch::Batch;
+use super::disk::{Disk, LocalDisk, make_directory};
 use super::guard::{Guard, GuardLimits};
 use super::seal::Sealer;
 use super::segments::SegmentWriter;
@@ -25,8 +24,9 @@ use super::tables::{
     SCHEMA_VERSION, SECRET, SEEN, SEEN_BODY, SEGMENT, TOKEN, TokenRow, decode, encode,
 };
 use super::tail::{Cohort, Counts, Enrolled, Published, write};
+use super::watch::last_known;
 use super::writer::{Numbers, Writer};
-use super::{Inner, Store, StoreError};
+use super::{Inner, Store, StoreError, lock};
 use crate::clock::Clock;
 
 /// How to open a store.
@@ -67,22 +67,25 @@ impl Store {
     /// # Errors
     /// [`StoreError`]: in use, written by a newer version, without its key, or broken.
     pub fn open(options: StoreOptions, clock: Clock) -> Result<Self, StoreError> {
-        let directory = &options.directory;
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(directory)?;
-        let file = directory.join("reveille.redb");
+        let (store, writer) = Self::open_on(Arc::new(LocalDisk), options, clock)?;
+        store.set_going(writer)
+    }
+
+    /// Opens the store on this disk, its writer not yet going.
+    pub(super) fn open_on(
+        disk: Arc<dyn Disk>,
+        options: StoreOptions,
+        clock: Clock,
+    ) -> Result<(Self, Writer), StoreError> {
+        make_directory(&*disk, &options.directory)?;
         let key_file = options
             .seal_key_file
             .clone()
-            .unwrap_or_else(|| directory.join("seal.key"));
-        let sealer = Sealer::from_file(&key_file, !file.exists())?;
-        let database = Database::builder()
-            .set_cache_size(options.cache_bytes)
-            .create(&file)?;
-        fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
-        Self::start(database, sealer, options, clock)
+            .unwrap_or_else(|| options.directory.join("seal.key"));
+        let mut builder = Database::builder();
+        builder.set_cache_size(options.cache_bytes);
+        let (database, sealer) = open_files(&*disk, &options.directory, &key_file, &builder)?;
+        Self::assemble(disk, database, sealer, options, clock)
     }
 
     /// A store in memory, its segments in `options.directory`: for tests.
@@ -92,28 +95,30 @@ impl Store {
     pub fn in_memory(options: StoreOptions, clock: Clock) -> Result<Self, StoreError> {
         let backend = redb::backends::InMemoryBackend::new();
         let database = Database::builder().create_with_backend(backend)?;
-        Self::start(
-            database,
-            Sealer::new(&[7; super::seal::KEY_BYTES])?,
-            options,
-            clock,
-        )
+        let sealer = Sealer::new(&[7; super::seal::KEY_BYTES])?;
+        let (store, writer) =
+            Self::assemble(Arc::new(LocalDisk), database, sealer, options, clock)?;
+        store.set_going(writer)
     }
 
-    fn start(
+    fn assemble(
+        disk: Arc<dyn Disk>,
         database: Database,
         sealer: Sealer,
         options: StoreOptions,
         clock: Clock,
-    ) -> Result<Self, StoreError> {
+    ) -> Result<(Self, Writer), StoreError> {
         let published = Arc::new(Published::new(clock));
         let segments_in = options.directory.join("segments");
-        let mut segments = SegmentWriter::open(&segments_in, SEGMENT_BYTES)?;
+        let mut segments = SegmentWriter::open(disk.clone(), &segments_in, SEGMENT_BYTES)?;
         let mut transaction = database.begin_write()?;
         transaction.set_quick_repair(true);
         migrate(&transaction)?;
+        if let Some(last) = last_known(&transaction)? {
+            published.watch.compare(last);
+        }
         load(&transaction, &published)?;
-        let mut guard = Guard::load(&transaction, options.guard)?;
+        let mut guard = Guard::load(&transaction, options.guard, published.clock.passed())?;
         let numbers = replay(&transaction, &published, &mut segments, &mut guard)?;
         transaction.commit()?;
         published
@@ -132,26 +137,55 @@ impl Store {
             published: published.clone(),
             operations: receiver,
             segments,
-            directory: segments_in.clone(),
             body_budget: options.body_budget_bytes,
             numbers,
             guard,
         };
+        let inner = Inner {
+            disk,
+            database,
+            sealer,
+            published,
+            segments: segments_in,
+            options,
+            operations: std::sync::Mutex::new(Some(operations)),
+            thread: std::sync::Mutex::default(),
+        };
+        let inner = Arc::new(inner);
+        Ok((Self { inner }, writer))
+    }
+
+    fn set_going(self, writer: Writer) -> Result<Self, StoreError> {
         let thread = std::thread::Builder::new()
             .name("store-writer".into())
             .spawn(move || writer.run())?;
-        Ok(Self {
-            inner: Arc::new(Inner {
-                database,
-                sealer,
-                published,
-                segments: segments_in,
-                options,
-                operations: std::sync::Mutex::new(Some(operations)),
-                thread: std::sync::Mutex::new(Some(thread)),
-            }),
-        })
+        *lock(&self.inner.thread) = Some(thread);
+        Ok(self)
     }
+}
+
+/// Opens database and key. A new database is made beside its place and moved there once
+/// it and its key are durable: a start that is cut off leaves no store, never half of one.
+fn open_files(
+    disk: &dyn Disk,
+    directory: &Path,
+    key_file: &Path,
+    builder: &Builder,
+) -> Result<(Database, Sealer), StoreError> {
+    let file = directory.join("reveille.redb");
+    if !disk.exists(&file)? {
+        let beside = directory.join("reveille.redb.new");
+        let database = disk.database(&beside, builder, true)?;
+        // Looked for again, now that nobody else can be making one.
+        if !disk.exists(&file)? {
+            let sealer = Sealer::from_file(disk, key_file, true)?;
+            disk.rename(&beside, &file)?;
+            disk.sync_directory(directory)?;
+            return Ok((database, sealer));
+        }
+    }
+    let sealer = Sealer::from_file(disk, key_file, false)?;
+    Ok((disk.database(&file, builder, false)?, sealer))
 }
 
 /// Brings the tables to this program's version, or refuses a newer one.
@@ -163,8 +197,9 @@ fn migrate(transaction: &WriteTransaction) -> Result<(), StoreError> {
         .transpose()?;
     match found {
         Some(SCHEMA_VERSION) => {}
-        // Version 2 added tables and a certificate row that stands beside the old one.
-        Some(1) => {
+        // Version 2 added tables and a certificate row that stands beside the old one,
+        // version 3 a row of links that does.
+        Some(1 | 2) => {
             meta.insert("schema", encode(&SCHEMA_VERSION)?.as_slice())?;
         }
         Some(found) => {

@@ -1,15 +1,12 @@
 //! Retention inside a write transaction: what is older than the admin keeps goes, a
 //! slice at a time, oldest first. Open commands and what is not folded stay.
 
-use std::path::Path;
-
 use redb::ReadableTable;
 use schema::queue::State;
 use schema::{Seq, UnixMillis};
 
 use super::StoreError;
 use super::batch::{Batch, targets, uuid_key};
-use super::segments;
 use super::tables::{
     COHORT_STATE, COMMAND_BY_UUID, COMMAND_COUNT, EXPIRY, IDEMPOTENCY, IdempotencyRow, JournalRow,
     QueueRow, SEGMENT, decode,
@@ -17,17 +14,12 @@ use super::tables::{
 
 impl Batch<'_> {
     /// Drops one slice of what ended before `before`; says how many rows went.
-    pub(super) fn retain(
-        &mut self,
-        before: UnixMillis,
-        directory: &Path,
-        budget: u64,
-    ) -> Result<usize, StoreError> {
+    pub(super) fn retain(&mut self, before: UnixMillis, budget: u64) -> Result<usize, StoreError> {
         self.fold()?;
         let mut gone = self.retain_journal(before)?;
         gone += self.retain_commands(before)?;
         gone += self.retain_idempotency()?;
-        self.retain_segments(before, directory, budget)?;
+        self.retain_segments(before, budget)?;
         if gone > 0 {
             self.outcome.dirty = true;
         }
@@ -95,7 +87,7 @@ impl Batch<'_> {
     }
 
     fn retain_idempotency(&mut self) -> Result<usize, StoreError> {
-        let now = self.now;
+        let now = self.published.watch.now();
         let mut gone = 0;
         self.transaction.open_table(IDEMPOTENCY)?.retain(|_, row| {
             let keep = decode::<IdempotencyRow>(row).is_ok_and(|row| row.until > now);
@@ -107,13 +99,8 @@ impl Batch<'_> {
 
     /// Unlinks the segments that hold nothing younger, then the oldest until the rest
     /// fits the budget. Reports that name one show without their body.
-    fn retain_segments(
-        &mut self,
-        before: UnixMillis,
-        directory: &Path,
-        budget: u64,
-    ) -> Result<(), StoreError> {
-        let sizes = segments::sizes(directory)?;
+    fn retain_segments(&mut self, before: UnixMillis, budget: u64) -> Result<(), StoreError> {
+        let sizes = self.segments.sizes()?;
         let mut held: u64 = sizes.values().sum();
         let mut table = self.transaction.open_table(SEGMENT)?;
         let mut old = Vec::new();

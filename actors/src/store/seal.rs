@@ -5,15 +5,14 @@
 //! data, so that a sealed value cannot be moved to another row. Values over 1 KiB
 //! are compressed first. Called by the store alone.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::hmac;
 
 use super::StoreError;
+use super::disk::Disk;
 
 /// Bytes of the sealing key.
 pub(super) const KEY_BYTES: usize = 32;
@@ -121,16 +120,19 @@ impl Sealer {
         secret
     }
 
-    /// Reads the key file; makes one when `create` and there is none. The file and its
-    /// directory are synced before this returns, so the key is never younger than the
-    /// store it seals.
+    /// Reads the key file; makes one when `create` and there is none. A new one is durable
+    /// before it has its name and its name is before this returns, so the key is never
+    /// younger than the store it seals.
     ///
     /// # Errors
     /// [`StoreError::SealingKey`] when it is missing, unreadable or no key.
-    pub(super) fn from_file(path: &Path, create: bool) -> Result<Self, StoreError> {
-        let fail =
-            |why: std::io::Error| StoreError::SealingKey(format!("{}: {why}", path.display()));
-        if !path.exists() {
+    pub(super) fn from_file(
+        disk: &dyn Disk,
+        path: &Path,
+        create: bool,
+    ) -> Result<Self, StoreError> {
+        let fail = |why: io::Error| StoreError::SealingKey(format!("{}: {why}", path.display()));
+        if !disk.exists(path).map_err(fail)? {
             if !create {
                 return Err(StoreError::SealingKey(format!(
                     "{} is missing; without it what the store holds cannot be read",
@@ -139,22 +141,9 @@ impl Sealer {
             }
             let mut key = [0_u8; KEY_BYTES];
             random(&mut key)?;
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(path)
-                .map_err(fail)?;
-            file.write_all(&key)
-                .and_then(|()| file.sync_all())
-                .map_err(fail)?;
-            if let Some(directory) = path.parent().filter(|d| !d.as_os_str().is_empty()) {
-                File::open(directory)
-                    .and_then(|d| d.sync_all())
-                    .map_err(fail)?;
-            }
+            create_key(disk, path, &key).map_err(fail)?;
         }
-        Self::new(&fs::read(path).map_err(fail)?)
+        Self::new(&disk.read(path).map_err(fail)?)
     }
 
     /// Seals a value for its place: nonce, then ciphertext with tag.
@@ -218,6 +207,21 @@ impl Sealer {
     }
 }
 
+fn create_key(disk: &dyn Disk, path: &Path, key: &[u8]) -> io::Result<()> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    let beside = PathBuf::from(beside);
+    if disk.exists(&beside)? {
+        // Of a start that was cut off.
+        disk.remove(&beside)?;
+    }
+    let mut file = disk.append(&beside)?;
+    file.append(key)?;
+    file.sync()?;
+    disk.rename(&beside, path)?;
+    disk.sync_directory(path.parent().unwrap_or(Path::new("")))
+}
+
 /// Fills a buffer from the machine's source of randomness.
 ///
 /// # Errors
@@ -232,6 +236,7 @@ const COMPRESS_OVER: usize = 1024;
 
 #[cfg(test)]
 mod tests {
+    use super::super::disk::LocalDisk;
     use super::*;
 
     #[test]
@@ -258,20 +263,20 @@ mod tests {
         use std::os::unix::fs::PermissionsExt as _;
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("seal.key");
-        assert!(Sealer::from_file(&path, false).is_err());
-        let sealed = Sealer::from_file(&path, true)
+        assert!(Sealer::from_file(&LocalDisk, &path, false).is_err());
+        let sealed = Sealer::from_file(&LocalDisk, &path, true)
             .unwrap()
             .seal(Place::Journal(1), b"x")
             .unwrap();
         assert_eq!(
-            Sealer::from_file(&path, false)
+            Sealer::from_file(&LocalDisk, &path, false)
                 .unwrap()
                 .open(Place::Journal(1), &sealed)
                 .unwrap(),
             b"x"
         );
         assert_eq!(
-            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
             0o600
         );
     }

@@ -6,12 +6,13 @@
 //! whole files. The writer thread appends; anyone reads.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+
+use super::disk::{Appending, Disk, make_directory};
 
 /// Where a record stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,23 +28,27 @@ pub(super) struct Address {
 /// The writing end: one open file at a time.
 #[derive(Debug)]
 pub(super) struct SegmentWriter {
+    disk: Arc<dyn Disk>,
     directory: PathBuf,
     number: u32,
-    file: File,
+    file: Box<dyn Appending>,
     length: u64,
     unsynced: bool,
-    roll_at: u64,
+    pub(super) roll_at: u64,
 }
 
 impl SegmentWriter {
-    /// Opens the directory and begins a new file behind the last one there.
-    pub(super) fn open(directory: &Path, roll_at: u64) -> io::Result<Self> {
-        fs::create_dir_all(directory)?;
-        let number = numbers(directory)?.last().map_or(0, |last| last + 1);
+    /// Opens the directory and goes on behind the last file there, in it while it is empty:
+    /// a number names one file for good.
+    pub(super) fn open(disk: Arc<dyn Disk>, directory: &Path, roll_at: u64) -> io::Result<Self> {
+        make_directory(&*disk, directory)?;
+        let last = sizes(&*disk, directory)?.pop_last();
+        let number = last.map_or(0, |(number, length)| number + u32::from(length > 0));
         Ok(Self {
+            file: create(&*disk, directory, number)?,
             directory: directory.to_owned(),
+            disk,
             number,
-            file: create(directory, number)?,
             length: 0,
             unsynced: false,
             roll_at,
@@ -55,25 +60,25 @@ impl SegmentWriter {
         if self.length >= self.roll_at {
             self.sync()?;
             self.number += 1;
-            self.file = create(&self.directory, self.number)?;
+            self.file = create(&*self.disk, &self.directory, self.number)?;
             self.length = 0;
         }
         let length = u32::try_from(record.len()).map_err(io::Error::other)?;
-        self.file.write_all(record)?;
+        self.unsynced = true;
+        self.file.append(record)?;
         let address = Address {
             segment: self.number,
             offset: self.length,
             length,
         };
         self.length += u64::from(length);
-        self.unsynced = true;
         Ok(address)
     }
 
     /// Makes everything appended so far durable.
     pub(super) fn sync(&mut self) -> io::Result<()> {
         if std::mem::take(&mut self.unsynced) {
-            self.file.sync_data()?;
+            self.file.sync()?;
         }
         Ok(())
     }
@@ -82,40 +87,44 @@ impl SegmentWriter {
     pub(super) const fn current(&self) -> u32 {
         self.number
     }
+
+    /// Length of each file.
+    pub(super) fn sizes(&self) -> io::Result<BTreeMap<u32, u64>> {
+        sizes(&*self.disk, &self.directory)
+    }
+
+    /// Unlinks all files numbered below `keep_from`, and says how many.
+    pub(super) fn unlink_before(&self, keep_from: u32) -> io::Result<usize> {
+        let old = self.sizes()?.into_keys();
+        old.filter(|number| *number < keep_from)
+            .map(|number| self.disk.remove(&path(&self.directory, number)))
+            .try_fold(0, |count, removed| removed.map(|()| count + 1))
+    }
 }
 
 /// Reads a record.
-pub(super) fn read(directory: &Path, address: Address) -> io::Result<Vec<u8>> {
-    let file = File::open(path(directory, address.segment))?;
+pub(super) fn read(disk: &dyn Disk, directory: &Path, address: Address) -> io::Result<Vec<u8>> {
     let mut record = vec![0; address.length as usize];
-    file.read_exact_at(&mut record, address.offset)?;
+    disk.read_at(
+        &path(directory, address.segment),
+        address.offset,
+        &mut record,
+    )?;
     Ok(record)
 }
 
-/// Unlinks all files numbered below `keep_from`, and says how many.
-pub(super) fn unlink_before(directory: &Path, keep_from: u32) -> io::Result<usize> {
-    let old = numbers(directory)?
-        .into_iter()
-        .filter(|number| *number < keep_from);
-    old.map(|number| fs::remove_file(path(directory, number)))
-        .try_fold(0, |count, removed| removed.map(|()| count + 1))
+fn sizes(disk: &dyn Disk, directory: &Path) -> io::Result<BTreeMap<u32, u64>> {
+    let files = disk.list(directory)?.into_iter();
+    let numbered = files.filter_map(|(name, length)| {
+        let number = name.strip_suffix(".seg")?.parse().ok()?;
+        Some((number, length))
+    });
+    Ok(numbered.collect())
 }
 
-/// Length of each file.
-pub(super) fn sizes(directory: &Path) -> io::Result<BTreeMap<u32, u64>> {
-    let files = numbers(directory)?.into_iter();
-    files
-        .map(|number| Ok((number, fs::metadata(path(directory, number))?.len())))
-        .collect()
-}
-
-fn create(directory: &Path, number: u32) -> io::Result<File> {
-    let file = OpenOptions::new()
-        .append(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path(directory, number))?;
-    File::open(directory)?.sync_all()?;
+fn create(disk: &dyn Disk, directory: &Path, number: u32) -> io::Result<Box<dyn Appending>> {
+    let file = disk.append(&path(directory, number))?;
+    disk.sync_directory(directory)?;
     Ok(file)
 }
 
@@ -123,35 +132,37 @@ fn path(directory: &Path, number: u32) -> PathBuf {
     directory.join(format!("{number:010}.seg"))
 }
 
-fn numbers(directory: &Path) -> io::Result<Vec<u32>> {
-    let mut numbers = Vec::new();
-    for entry in fs::read_dir(directory)? {
-        let name = entry?.file_name();
-        let number = name.to_str().and_then(|name| name.strip_suffix(".seg"));
-        numbers.extend(number.and_then(|number| number.parse::<u32>().ok()));
-    }
-    numbers.sort_unstable();
-    Ok(numbers)
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::disk::LocalDisk;
     use super::*;
 
     #[test]
     fn records_are_read_back_over_files_and_restarts_and_old_files_go() {
         let directory = tempfile::tempdir().unwrap();
-        let mut writer = SegmentWriter::open(directory.path(), 8).unwrap();
+        let open = || SegmentWriter::open(Arc::new(LocalDisk), directory.path(), 8).unwrap();
+        let read = |address| read(&LocalDisk, directory.path(), address);
+        let mut writer = open();
         let first = writer.append(b"0123456789").unwrap();
         let second = writer.append(b"ab").unwrap();
         writer.sync().unwrap();
         assert_ne!(first.segment, second.segment);
         drop(writer);
-        let mut writer = SegmentWriter::open(directory.path(), 8).unwrap();
+        let mut writer = open();
         let third = writer.append(b"xyz").unwrap();
-        assert_eq!(read(directory.path(), first).unwrap(), b"0123456789");
-        assert_eq!(read(directory.path(), third).unwrap(), b"xyz");
-        assert_eq!(unlink_before(directory.path(), third.segment).unwrap(), 2);
-        assert!(read(directory.path(), second).is_err());
+        assert_eq!(read(first).unwrap(), b"0123456789");
+        assert_eq!(read(third).unwrap(), b"xyz");
+        assert_eq!(writer.unlink_before(third.segment).unwrap(), 2);
+        assert!(read(second).is_err());
+    }
+
+    #[test]
+    fn a_start_that_writes_nothing_leaves_no_file_behind() {
+        let directory = tempfile::tempdir().unwrap();
+        for _ in 0..3 {
+            SegmentWriter::open(Arc::new(LocalDisk), directory.path(), 8).unwrap();
+        }
+        let files = sizes(&LocalDisk, directory.path()).unwrap();
+        assert_eq!(files, BTreeMap::from([(0, 0)]));
     }
 }

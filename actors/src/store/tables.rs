@@ -5,8 +5,8 @@
 //! and raises [`SCHEMA_VERSION`] with a migration in `open.rs`.
 
 use redb::TableDefinition;
-use schema::enrollment::Enrollment;
-use schema::link::Link;
+use schema::enrollment::{EnrolledWith, Enrollment};
+use schema::link::{IdentityKind, Link, LinkId};
 use schema::queue::State;
 use schema::report::{ErrorItem, Status};
 use schema::{ChannelNo, CommandUuid, Seq, UnixMillis};
@@ -16,10 +16,10 @@ use super::StoreError;
 use super::segments::Address;
 
 /// Version of everything on this page.
-pub(super) const SCHEMA_VERSION: u32 = 2;
+pub(super) const SCHEMA_VERSION: u32 = 3;
 
-/// Name -> bytes: `schema`, `seq`, `position`, `channel`, `folded`, `instance`,
-/// `public_url`.
+/// Name -> bytes: `schema`, `numbers`, `instance`, `public_url`, `clock` (the journal
+/// position and the time at which an admin confirmed the clock).
 pub(super) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 /// ChannelNo -> [`ChannelRow`].
 pub(super) const CHANNEL: TableDefinition<u32, &[u8]> = TableDefinition::new("channel");
@@ -133,6 +133,14 @@ pub struct CertificateRecord {
     pub link: Option<String>,
 }
 
+impl CertificateRecord {
+    /// Whether its hash is all there is: an admin named it, nobody has shown it.
+    #[must_use]
+    pub fn is_hash_alone(&self) -> bool {
+        self.not_after == 0
+    }
+}
+
 impl CertificateRow {
     /// The record in today's shape.
     pub(super) fn into_record(self) -> CertificateRecord {
@@ -174,8 +182,57 @@ pub struct ChallengeRecord {
 /// A row of [`LINK`].
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum LinkRow {
-    /// The first version.
-    V1(Link),
+    /// When every device got its identity by SCEP.
+    V1(ScepLink),
+    /// With the kind of identity.
+    V2(Link),
+}
+
+/// A [`Link`] as schema version 2 wrote it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct ScepLink {
+    id: LinkId,
+    secret: [u8; 32],
+    request: [u8; 32],
+    created: UnixMillis,
+    expires: UnixMillis,
+    max_uses: u32,
+    uses: u32,
+    tags: Vec<String>,
+    device: Option<schema::EnrollId>,
+    topic: schema::Topic,
+    shared: bool,
+    managed_apple_id: Option<String>,
+    offers: EnrolledWith,
+    revoked: bool,
+    principal: String,
+}
+
+impl LinkRow {
+    /// The link in today's shape.
+    pub(super) fn into_link(self) -> Link {
+        match self {
+            Self::V1(row) => Link {
+                id: row.id,
+                secret: row.secret,
+                request: row.request,
+                created: row.created,
+                expires: row.expires,
+                max_uses: row.max_uses,
+                uses: row.uses,
+                tags: row.tags,
+                device: row.device,
+                topic: row.topic,
+                shared: row.shared,
+                identity: IdentityKind::Scep,
+                managed_apple_id: row.managed_apple_id,
+                offers: row.offers,
+                revoked: row.revoked,
+                principal: row.principal,
+            },
+            Self::V2(link) => link,
+        }
+    }
 }
 
 /// A row of [`COMMAND`].

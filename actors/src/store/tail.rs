@@ -15,6 +15,7 @@ use schema::{ChannelNo, Seq};
 use smallvec::SmallVec;
 
 use super::tables::{CommandRecord, QueueRow, TokenRecord};
+use super::watch::Watch;
 use crate::bits::Bits;
 use crate::clock::Clock;
 use crate::wakes::Wakes;
@@ -91,7 +92,7 @@ pub(super) struct Published {
     pub(super) wakes: Arc<Wakes>,
     pub(super) broken: OnceLock<Arc<str>>,
     pub(super) full: AtomicBool,
-    pub(super) clock_doubted: AtomicBool,
+    pub(super) watch: Watch,
     pub(super) next_channel: AtomicU32,
     pub(super) figures: Figures,
 }
@@ -99,6 +100,7 @@ pub(super) struct Published {
 impl Published {
     pub(super) fn new(clock: Clock) -> Self {
         Self {
+            watch: Watch::new(clock.clone()),
             clock,
             tail: DashMap::new(),
             counts: DashMap::new(),
@@ -112,7 +114,6 @@ impl Published {
             wakes: Arc::default(),
             broken: OnceLock::new(),
             full: AtomicBool::new(false),
-            clock_doubted: AtomicBool::new(false),
             next_channel: AtomicU32::new(0),
             figures: Figures::default(),
         }
@@ -144,7 +145,7 @@ pub struct Figures {
     pub position: AtomicU64,
     /// The journal is folded up to here.
     pub folded: AtomicU64,
-    /// When the oldest batch not yet committed was begun, in milliseconds; 0 for none.
+    /// When the oldest batch not yet committed was begun, by [`Clock::passed`]; 0 for none.
     pub writing_since: AtomicU64,
     /// Reports that counted before, and replays of check-ins.
     pub repeats: AtomicU64,

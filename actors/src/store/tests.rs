@@ -12,6 +12,12 @@ use schema::{
 use super::*;
 use crate::Clock;
 
+mod clock;
+mod disk;
+mod faults;
+mod model;
+mod power;
+
 const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
 
 struct Desk {

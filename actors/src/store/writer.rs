@@ -5,7 +5,6 @@
 //! fatal: nothing is acknowledged from then on and the process is told to end.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -18,7 +17,7 @@ use super::StoreError;
 use super::batch::Batch;
 use super::guard::Guard;
 use super::operations::{Cancel, CancelOutcome, CheckedIn, Effect, Enqueued, NewCommand, Reported};
-use super::segments::{self, SegmentWriter};
+use super::segments::SegmentWriter;
 use super::tail::Published;
 use schema::enrollment::Enrollment;
 
@@ -61,7 +60,6 @@ pub(super) struct Writer {
     pub(super) published: Arc<Published>,
     pub(super) operations: mpsc::Receiver<Operation>,
     pub(super) segments: SegmentWriter,
-    pub(super) directory: PathBuf,
     /// Bytes the segment files may hold.
     pub(super) body_budget: u64,
     pub(super) numbers: Numbers,
@@ -92,15 +90,17 @@ impl Writer {
             .blocking_recv_many(&mut waiting, MOST_PER_BATCH)
             > 0
         {
-            if let Err(error) = self.commit(&mut waiting) {
-                self.fail(&error);
+            if !self.finish(&mut waiting) {
                 return;
             }
         }
-        let mut last = vec![Operation::Fold(None)];
-        if let Err(error) = self.commit(&mut last) {
-            self.fail(&error);
-        }
+        self.finish(&mut vec![Operation::Fold(None)]);
+    }
+
+    /// One commit for all that waits; false once storage has failed.
+    pub(super) fn finish(&mut self, waiting: &mut Vec<Operation>) -> bool {
+        let outcome = self.commit(waiting);
+        outcome.inspect_err(|error| self.fail(error)).is_ok()
     }
 
     fn fail(&self, error: &StoreError) {
@@ -114,7 +114,9 @@ impl Writer {
         let begun = Instant::now();
         let now = self.published.clock.now();
         let figures = &self.published.figures;
-        figures.writing_since.store(now.0, Ordering::Release);
+        figures
+            .writing_since
+            .store(self.published.clock.passed(), Ordering::Release);
         let operations = waiting.len() as u64;
 
         let mut transaction = self.database.begin_write()?;
@@ -166,7 +168,7 @@ impl Writer {
             batch.fold()?;
         }
         for (before, reply) in retain {
-            let outcome = batch.retain(before, &self.directory, self.body_budget);
+            let outcome = batch.retain(before, self.body_budget);
             answers.push(answer(reply, refused(outcome)?));
         }
         let (outcome, numbers) = batch.close()?;
@@ -189,7 +191,7 @@ impl Writer {
         }
         self.numbers = numbers;
         if let Some(keep_from) = outcome.unlink_before {
-            segments::unlink_before(&self.directory, keep_from)?;
+            self.segments.unlink_before(keep_from)?;
         }
         outcome.publish(&self.published, numbers);
         after

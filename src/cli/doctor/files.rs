@@ -60,7 +60,10 @@ fn private(file: &Path, owner: u32) -> Option<Finding> {
     let shown = file.display();
     let metadata = fs::symlink_metadata(file).ok()?;
     let extension = file.extension().and_then(|extension| extension.to_str());
-    let secret = matches!(extension, Some("key" | "token")) || file.ends_with("reveille.redb");
+    let secret = matches!(extension, Some("key" | "token"))
+        || ["reveille.redb", "tls-leaf.pem"]
+            .iter()
+            .any(|name| file.ends_with(name));
     if secret && metadata.is_file() && metadata.mode() & 0o077 != 0 {
         return Some(Finding::fail(
             DIRECTORY,
@@ -138,6 +141,23 @@ pub(super) fn device_ca(directory: &Path, now: UnixMillis) -> Finding {
     }
 }
 
+/// How long the other certificates of our own last, as far as they are there. The server
+/// renews the rest by itself and is asked for them when it runs.
+pub(super) fn own_certificates(directory: &Path, now: UnixMillis) -> Vec<Finding> {
+    let own = [
+        (Purpose::TlsRoot, "tls-root.pem"),
+        (Purpose::ProfileSigner, "profile.pem"),
+    ];
+    let there = own.into_iter().filter_map(|(purpose, name)| {
+        let pem = fs::read(directory.join(name)).ok()?;
+        Some(match not_after(&pem) {
+            Ok(ends) => lasts(OWN, purpose, name, ends, now),
+            Err(why) => Finding::fail(OWN, format!("{name}: {why}"), "restore it from a backup"),
+        })
+    });
+    there.collect()
+}
+
 /// How long a certificate still lasts.
 pub(super) fn lasts(
     check: &'static str,
@@ -165,6 +185,7 @@ fn unreadable(path: &Path, why: &std::io::Error) -> Finding {
 const DIRECTORY: &str = "data directory";
 const DISK: &str = "disk";
 const CA: &str = "device CA";
+const OWN: &str = "own certificates";
 
 #[cfg(test)]
 mod tests {
@@ -191,7 +212,11 @@ mod tests {
                 .map(|f| (f.outcome, f.advice.unwrap_or_default()))
                 .collect()
         };
-        for (name, bits) in [("seal.key", 0o600), ("ca.pem", 0o644), ("ballast", 0o644)] {
+        for (name, bits) in [
+            ("seal.key", 0o600),
+            ("tls-leaf.pem", 0o600),
+            ("ca.pem", 0o644),
+        ] {
             fs::write(path.join(name), "").unwrap();
             mode(&path.join(name), bits);
         }
@@ -228,6 +253,23 @@ mod tests {
         assert!(finding.detail.contains("not the key"), "{finding:?}");
         fs::remove_file(path.join("ca.pem")).unwrap();
         assert!(device_ca(path, NOW).detail.contains("only one"));
+    }
+
+    #[test]
+    fn an_old_or_damaged_certificate_of_our_own_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        assert!(own_certificates(path, NOW).is_empty());
+        DeviceCa::open(path, 7300).unwrap();
+        fs::rename(path.join("ca.pem"), path.join("tls-root.pem")).unwrap();
+        let outcome = |now| own_certificates(path, now)[0].outcome;
+        assert_eq!(outcome(NOW), Outcome::Ok);
+        assert_eq!(
+            outcome(NOW.plus_seconds(30 * 366 * 24 * 3600)),
+            Outcome::Fail
+        );
+        fs::write(path.join("profile.pem"), "torn").unwrap();
+        assert_eq!(own_certificates(path, NOW)[1].outcome, Outcome::Fail);
     }
 
     #[test]

@@ -134,6 +134,8 @@ pub(super) enum Refusal {
     OtherMethod,
     /// The request is at fault.
     BadRequest(String),
+    /// What is here already stands against it.
+    Conflict(String),
     /// We are.
     Failed(String),
 }
@@ -151,7 +153,7 @@ impl From<Problem> for Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::BadRequest(why) | Self::Failed(why) => f.write_str(why),
+            Self::BadRequest(why) | Self::Conflict(why) | Self::Failed(why) => f.write_str(why),
             _ => f.write_str(self.status_code().canonical_reason().unwrap_or_default()),
         }
     }
@@ -164,6 +166,7 @@ impl ResponseError for Refusal {
             Self::Unknown => StatusCode::NOT_FOUND,
             Self::OtherMethod => StatusCode::METHOD_NOT_ALLOWED,
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Self::Conflict(_) => StatusCode::CONFLICT,
             Self::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -175,7 +178,7 @@ impl ResponseError for Refusal {
         }
         let mut response = HttpResponse::build(self.status_code());
         match self {
-            Self::BadRequest(error) | Self::Failed(error) => {
+            Self::BadRequest(error) | Self::Conflict(error) | Self::Failed(error) => {
                 return json(response, &Body { error });
             }
             Self::Unauthorized => {
