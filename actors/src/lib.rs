@@ -22,6 +22,7 @@ pub mod tls;
 pub mod wakes;
 
 mod error;
+mod private_file;
 
 pub use clock::Clock;
 pub use error::Fault;

@@ -5,8 +5,7 @@
 //! any time: clients fetch it anew for every request. Called by `scep` only.
 
 use std::fs;
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io;
 use std::path::Path;
 
 use aws_lc_rs::hmac;
@@ -22,6 +21,7 @@ use schema::UnixMillis;
 use schema::x509::Certificate;
 
 use super::{CaError, DeviceCa};
+use crate::private_file::replace;
 use crate::push_certificate::unix_seconds;
 
 /// The certificate and key that stand before the CA.
@@ -174,24 +174,6 @@ impl DeviceCa {
 fn all_ones_if_zero(octet: u8) -> u8 {
     let [high, _] = u16::from(octet).wrapping_sub(1).to_be_bytes();
     high
-}
-
-/// Writes a private file whole or not at all, over what was there.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let beside = path.with_extension("new");
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&beside)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&beside, path)?;
-    match path.parent() {
-        Some(directory) => fs::File::open(directory)?.sync_all(),
-        None => Ok(()),
-    }
 }
 
 const VALID_DAYS: u32 = 730;
