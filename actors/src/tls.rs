@@ -262,7 +262,7 @@ fn common_name(text: &str) -> Result<X509Name, ErrorStack> {
     Ok(name.build())
 }
 
-fn p256_key() -> Result<PKey<Private>, ErrorStack> {
+pub(crate) fn p256_key() -> Result<PKey<Private>, ErrorStack> {
     let curve = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1)?;
     PKey::from_ec_key(EcKey::generate(&curve)?)
 }
@@ -304,12 +304,12 @@ fn address(octets: &[u8]) -> Option<IpAddr> {
         .ok()
 }
 
-fn unix(time: &Asn1TimeRef) -> Result<i64, ErrorStack> {
+pub(crate) fn unix(time: &Asn1TimeRef) -> Result<i64, ErrorStack> {
     let since = Asn1Time::from_unix(0)?.diff(time)?;
     Ok(i64::from(since.days) * DAY + i64::from(since.secs))
 }
 
-fn seconds(time: UnixMillis) -> i64 {
+pub(crate) fn seconds(time: UnixMillis) -> i64 {
     i64::try_from(time.0 / 1000).unwrap_or(i64::MAX)
 }
 
