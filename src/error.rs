@@ -59,6 +59,9 @@ pub enum DeviceError {
     /// A report at the listener of check-ins.
     #[error("only check-ins are taken here")]
     NotHere,
+    /// A request on a connection that was for a CA to look at.
+    #[error("nothing is said over acme-tls/1")]
+    Validation,
 }
 
 impl From<StoreError> for DeviceError {
@@ -95,7 +98,7 @@ impl DeviceError {
             Self::TooSlow => "too_slow",
             Self::Incomplete => "incomplete",
             Self::Encoded => "encoded",
-            Self::NotHere => "not_here",
+            Self::NotHere | Self::Validation => "not_here",
         }
     }
 }
@@ -122,7 +125,7 @@ impl ResponseError for DeviceError {
             Self::TooLong(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::Encoded => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::NotHere => StatusCode::NOT_FOUND,
+            Self::NotHere | Self::Validation => StatusCode::NOT_FOUND,
         }
     }
 

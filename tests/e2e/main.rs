@@ -5,6 +5,7 @@
 
 mod house;
 
+mod acme;
 mod api_commands;
 mod checkin_server;
 mod clock;
