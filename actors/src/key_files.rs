@@ -5,9 +5,8 @@
 //! error; but a start that was cut off while it made one goes on where it stopped.
 //! Called by the device CA, the TLS root and the profile signer.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use openssl::ec::{EcGroup, EcKey};
@@ -16,6 +15,8 @@ use openssl::nid::Nid;
 use openssl::pkey::{PKey, Private};
 use openssl::rsa::Rsa;
 use openssl::x509::X509;
+
+use crate::private_file::{staged, sync_directory, write_new};
 
 /// A certificate and its key. Has no `Debug`: a key is not shown.
 #[derive(Clone)]
@@ -55,9 +56,9 @@ impl KeyPair {
         let openssl = |error| KeyFileError::OpenSsl(name, error);
         let pem = make().and_then(|made| made.to_pem()).map_err(openssl)?;
         for (file, pem) in files(directory, name).iter().zip(&pem) {
-            replace_private(&staged(file), pem).map_err(io)?;
+            write_new(&staged(file), pem).map_err(io)?;
         }
-        sync(directory).map_err(io)?;
+        sync_directory(directory).map_err(io)?;
         Self::reopen(directory, name)?.ok_or_else(|| io(io::ErrorKind::NotFound.into()))
     }
 
@@ -87,7 +88,7 @@ impl KeyPair {
             }
         }
         if renamed {
-            sync(directory).map_err(io)?;
+            sync_directory(directory).map_err(io)?;
         }
         let [key, certificate] = files.map(fs::read);
         let pair = Self {
@@ -110,14 +111,6 @@ impl KeyPair {
     }
 }
 
-/// Writes a file that only we may read, whole or not at all.
-pub(crate) fn replace_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let new = staged(path);
-    replace_private(&new, bytes)?;
-    fs::rename(&new, path)?;
-    path.parent().map_or(Ok(()), sync)
-}
-
 /// An RSA-2048 key.
 pub(crate) fn rsa_key() -> Result<PKey<Private>, ErrorStack> {
     PKey::from_rsa(Rsa::generate(2048)?)
@@ -129,35 +122,9 @@ pub(crate) fn p256_key() -> Result<PKey<Private>, ErrorStack> {
     PKey::from_ec_key(EcKey::generate(&group)?)
 }
 
-/// Writes a new file that only we may read, in place of what a crash left there.
-pub(crate) fn replace_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
-}
-
 /// Of the key and of the certificate.
 fn files(directory: &Path, name: &str) -> [PathBuf; 2] {
     ["key", "pem"].map(|kind| directory.join(format!("{name}.{kind}")))
-}
-
-/// Where a file is written before it has its name.
-fn staged(path: &Path) -> PathBuf {
-    let mut staged = path.as_os_str().to_owned();
-    staged.push(".new");
-    staged.into()
-}
-
-fn sync(directory: &Path) -> io::Result<()> {
-    File::open(directory)?.sync_all()
 }
 
 #[cfg(test)]

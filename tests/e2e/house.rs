@@ -68,7 +68,8 @@ impl House {
         Self::at(Clock::manual(NOW), change).await
     }
 
-    async fn at(clock: Clock, change: impl FnOnce(&mut Config)) -> Self {
+    /// The same by a clock of the test's.
+    pub(crate) async fn at(clock: Clock, change: impl FnOnce(&mut Config)) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let ca = DeviceCa::quick().unwrap();
         let apns = FakeApns::start(Script::default()).await.unwrap();

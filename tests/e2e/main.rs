@@ -5,6 +5,7 @@
 
 mod house;
 
+mod acme;
 mod admin_routes;
 mod api_commands;
 mod backup;

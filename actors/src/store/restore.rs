@@ -139,7 +139,7 @@ fn lay_out(
         let key = fs::read(given)
             .map_err(|why| StoreError::SealingKey(format!("{}: {why}", given.display())))?;
         let _ = fs::remove_file(&inside);
-        crate::key_files::replace_private(&inside, &key)?;
+        crate::private_file::write_new(&inside, &key)?;
     }
     let sealer = match inside.exists() {
         true => Some(Sealer::from_file(&LocalDisk, &inside, false)?),
@@ -188,7 +188,7 @@ fn unseal_files(directory: &Path, sealer: &Sealer) -> Result<(), BackupError> {
         let sealed = directory.join(format!("{SEALED}{name}"));
         if kind == Kind::Private && sealed.exists() {
             let opened = sealer.open(Place::File(name), &fs::read(&sealed)?)?;
-            crate::key_files::replace_private(&directory.join(name), &opened)?;
+            crate::private_file::write_new(&directory.join(name), &opened)?;
             fs::remove_file(sealed)?;
         }
     }

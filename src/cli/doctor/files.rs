@@ -61,9 +61,7 @@ fn private(file: &Path, owner: u32) -> Option<Finding> {
     let metadata = fs::symlink_metadata(file).ok()?;
     let extension = file.extension().and_then(|extension| extension.to_str());
     let secret = matches!(extension, Some("key" | "token"))
-        || ["reveille.redb", "tls-leaf.pem"]
-            .iter()
-            .any(|name| file.ends_with(name));
+        || SECRETS.iter().any(|name| file.ends_with(name));
     if secret && metadata.is_file() && metadata.mode() & 0o077 != 0 {
         return Some(Finding::fail(
             DIRECTORY,
@@ -190,6 +188,13 @@ fn unreadable(path: &Path, why: &std::io::Error) -> Finding {
     )
 }
 
+/// Besides what its extension tells.
+const SECRETS: [&str; 4] = [
+    "reveille.redb",
+    "tls-leaf.pem",
+    "acme-account.json",
+    "acme-certificate.json",
+];
 const DIRECTORY: &str = "data directory";
 const DISK: &str = "disk";
 const CA: &str = "device CA";
