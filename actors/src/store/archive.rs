@@ -174,7 +174,7 @@ pub(super) enum Kind {
 }
 
 /// The files of a data directory that a new machine needs, apart from the store.
-pub(super) const OWN_FILES: [(&str, Kind); 9] = [
+pub(super) const OWN_FILES: [(&str, Kind); 11] = [
     ("ca.pem", Kind::Public),
     ("ca.key", Kind::Private),
     ("ra.pem", Kind::Public),
@@ -184,6 +184,8 @@ pub(super) const OWN_FILES: [(&str, Kind); 9] = [
     ("tls-leaf.pem", Kind::Private),
     ("profile.pem", Kind::Public),
     ("profile.key", Kind::Private),
+    ("acme-account.json", Kind::Private),
+    ("acme-certificate.json", Kind::Private),
 ];
 /// Version of this form.
 pub(super) const FORMAT: u32 = 1;
