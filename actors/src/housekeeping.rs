@@ -10,6 +10,7 @@ use schema::UnixMillis;
 use crate::expiry::Expiries;
 use crate::registry::Registry;
 use crate::scep::Scep;
+use crate::store::Learner;
 use crate::{Clock, Store, StoreError};
 
 /// The housekeeper.
@@ -22,6 +23,7 @@ pub struct Housekeeper {
     scep: Scep,
     retention_days: u64,
     round: u64,
+    learner: Learner,
     /// When certificates were last looked at.
     told: Option<UnixMillis>,
 }
@@ -46,6 +48,7 @@ impl Housekeeper {
             told: None,
             retention_days,
             round: 0,
+            learner: Learner::default(),
         }
     }
 
@@ -77,6 +80,11 @@ impl Housekeeper {
         }
         self.store.check_room()?;
         let folded = self.store.fold().await;
+        for _ in 0..LEARNED_AT_ONCE {
+            if !self.learner.learn(&self.store).await? {
+                break;
+            }
+        }
         if self.round.is_multiple_of(15) {
             self.registry
                 .passivate_idle(now.minus_seconds(IDLE_SECONDS).0);
@@ -108,4 +116,7 @@ fn apart(a: UnixMillis, b: UnixMillis) -> u64 {
 
 const IDLE_SECONDS: u64 = 300;
 const SLICES_AT_ONCE: usize = 20;
+/// Slices of the journal read for the inventory each time, so that a mass rollout keeps
+/// the machine.
+const LEARNED_AT_ONCE: usize = 20;
 const HOUR: u64 = 3600 * 1000;

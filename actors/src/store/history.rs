@@ -198,7 +198,11 @@ impl Store {
         Ok(None)
     }
 
-    fn body(&self, channel: ChannelNo, body: &Body) -> Result<Option<Vec<u8>>, StoreError> {
+    pub(super) fn body(
+        &self,
+        channel: ChannelNo,
+        body: &Body,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
         let sealed = match body {
             Body::None => return Ok(None),
             Body::Inline(sealed) => sealed.clone(),

@@ -16,6 +16,7 @@ mod fold;
 mod guard;
 mod history;
 mod inspect;
+mod inventory;
 mod links;
 mod open;
 mod operations;
@@ -46,6 +47,7 @@ pub use error::StoreError;
 pub use guard::GuardLimits;
 pub use history::{ChannelCommand, Happening, StoredReport};
 pub use inspect::{Fit, Inspection};
+pub use inventory::Learner;
 pub use links::PublicUrls;
 pub use open::StoreOptions;
 pub use operations::{

@@ -15,6 +15,7 @@ use crate::Clock;
 mod clock;
 mod disk;
 mod faults;
+mod inventory;
 mod model;
 mod power;
 
