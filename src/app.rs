@@ -12,7 +12,7 @@ use actors::{Clock, Store};
 
 use crate::config::Config;
 use crate::enroll::Enroller;
-use crate::identity::IdentityVerifier;
+use crate::identity::{IdentityVerifier, MessageVerifier};
 use crate::link_limits::LinkLimits;
 use crate::metrics::Metrics;
 
@@ -35,6 +35,8 @@ pub struct App {
     pub expiries: Expiries,
     /// Proves devices' identities.
     pub verifier: IdentityVerifier,
+    /// Proves devices that enroll over the air.
+    pub messages: MessageVerifier,
     /// Makes enrollment profiles.
     pub enroller: Enroller,
     /// PEM of the TLS root devices must be told to trust, when it is one of our own.
@@ -47,6 +49,8 @@ pub struct App {
     pub enroll_limits: LinkLimits,
     /// How often each enrollment link's `/scep` is.
     pub scep_limits: LinkLimits,
+    /// How often each is at `/enroll/ota`.
+    pub ota_limits: LinkLimits,
     /// What is counted at the doors.
     pub metrics: Metrics,
     /// Key of the NanoMDM dialect, when it is mounted.

@@ -71,6 +71,8 @@ pub struct Device {
     pub client_cert_header: String,
     /// Further device CAs.
     pub extra_ca_files: Vec<PathBuf>,
+    /// CAs of manufacturers, whose devices may prove themselves over the air.
+    pub ota_trust_files: Vec<PathBuf>,
     /// Path of the check-in URL.
     pub checkin_path: String,
     /// Path of the server URL.
@@ -330,6 +332,7 @@ impl Default for Device {
             trusted_proxies: Vec::new(),
             client_cert_header: String::new(),
             extra_ca_files: Vec::new(),
+            ota_trust_files: Vec::new(),
             checkin_path: "/mdm/checkin".into(),
             connect_path: "/mdm/connect".into(),
             sign_message: SignMessage::When(Auto::Auto),
@@ -450,6 +453,7 @@ impl Config {
             .list_separator(",")
             .with_list_parse_key("device.trusted_proxies")
             .with_list_parse_key("device.extra_ca_files")
+            .with_list_parse_key("device.ota_trust_files")
             .source(Some(keys));
         let layers = Layers::builder()
             .add_source(File::from_str(text, FileFormat::Toml))
@@ -568,7 +572,7 @@ mod tests {
             .filter(|line| line.contains(" = ") && !line.starts_with('#'));
         assert_eq!(
             shown.count(),
-            45,
+            46,
             "a key was added or removed: show it in config.toml too"
         );
     }
@@ -583,6 +587,7 @@ mod tests {
                     "REVEILLE_DEVICE__TRUSTED_PROXIES",
                     "10.0.0.0/8,192.168.0.0/16",
                 ),
+                ("REVEILLE_DEVICE__OTA_TRUST_FILES", "a.pem,b.pem"),
                 ("REVEILLE_STORE__CACHE_MB", "7"),
                 ("REVEILLE_DEVICE__CHECKIN_LISTEN", "127.0.0.1:3"),
                 ("REVEILLE_URL", "http://x"),
@@ -592,6 +597,7 @@ mod tests {
         let config = config.unwrap();
         assert_eq!(config.admin.listen.port(), 2);
         assert_eq!(config.device.trusted_proxies.len(), 2);
+        assert_eq!(config.device.ota_trust_files.len(), 2);
         let checkin = config.device.checkin_listen;
         assert_eq!(checkin.map(|at| at.port()), Some(3));
         assert_eq!(

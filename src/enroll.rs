@@ -6,6 +6,7 @@
 //! alone. Who does not know a secret learns nothing here.
 
 mod identity;
+mod ota;
 mod page;
 
 use std::path::Path;
@@ -35,6 +36,7 @@ use crate::public_url::PublicUrl;
 
 /// Mounts the enrollment door.
 pub fn routes(config: &mut web::ServiceConfig) {
+    config.route(ota::PATH, web::post().to(ota::door));
     config.route("/enroll/{secret}", web::get().to(door));
 }
 
@@ -112,22 +114,37 @@ pub fn link_url(url: &PublicUrl, secret: &str) -> String {
 }
 
 /// A profile of a link, with a challenge or an identity of its own; signed, or the bare
-/// plist.
+/// plist. Of a link for over-the-air enrollment, the profile that leads to that one.
 ///
 /// # Errors
 /// [`EnrollError`]: the link is void, or our own trouble.
 pub async fn profile(app: &App, link: &Link, signed: bool) -> Result<Vec<u8>, EnrollError> {
     link.open(app.store.expiry_clock())?;
+    let url = offered(app, link)?;
+    let profile = if link.ota {
+        ota::service(app, link, &url).await?
+    } else {
+        let identity = identity::payload(app, link, &url).await?;
+        compose(app, link, &url, identity)
+    };
+    tracing::info!(link = %link.id, signed, ota = link.ota, "an enrollment profile was handed out");
+    if signed {
+        sign(app, profile).await
+    } else {
+        Ok(profile)
+    }
+}
+
+/// The server's URL, when its profiles still say what the link was made for.
+fn offered(app: &App, link: &Link) -> Result<PublicUrl, EnrollError> {
     let url = PublicUrl::of(&app.config)?;
     if app.enroller.offers(app, &url, link.offers.rights) != link.offers {
         return Err(EnrollError::Outdated);
     }
-    let identity = identity::payload(app, link, &url).await?;
-    let profile = compose(app, link, &url, identity);
-    tracing::info!(link = %link.id, signed, "an enrollment profile was handed out");
-    if !signed {
-        return Ok(profile);
-    }
+    Ok(url)
+}
+
+async fn sign(app: &App, profile: Vec<u8>) -> Result<Vec<u8>, EnrollError> {
     let signer = app.enroller.signer.clone();
     let signed = web::block(move || signer.sign(&profile)).await;
     Ok(signed.map_err(|_| EnrollError::Stopping)??)

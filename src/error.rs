@@ -9,15 +9,17 @@ use actix_web::http::header::{ContentType, RETRY_AFTER};
 use actix_web::{HttpResponse, ResponseError};
 use actors::profile_signer::SignerError;
 use actors::scep::ScepError;
+use actors::store::Refusal;
 use actors::{Fault, StoreError};
 use schema::catalog::FieldError;
 use schema::checkin::Misread;
 use schema::enrollment::Misbehaved;
 use schema::link::LinkVoid;
+use schema::ota::AnswerError;
 use serde::Serialize;
 use utoipa::{IntoResponses, ToSchema};
 
-use crate::identity::IdentityError;
+use crate::identity::{IdentityError, MessageError};
 use crate::link_limits::TooOften;
 use crate::public_url::NoPublicUrl;
 
@@ -57,6 +59,21 @@ pub enum DeviceError {
     /// A `Content-Encoding`.
     #[error("a Content-Encoding is not accepted")]
     Encoded,
+    /// Another Content-Type than the door takes.
+    #[error("{0} is expected")]
+    MediaType(&'static str),
+    /// A signed message that proves nothing.
+    #[error(transparent)]
+    Message(#[from] MessageError),
+    /// What a device says of itself cannot be used.
+    #[error("the device's answer: {0}")]
+    Answer(#[from] AnswerError),
+    /// A step of over-the-air enrollment that leads nowhere.
+    #[error(transparent)]
+    Step(#[from] Refusal),
+    /// A profile that cannot be handed out.
+    #[error(transparent)]
+    Enroll(#[from] EnrollError),
     /// A path of no enrollment link.
     #[error("there is no such enrollment link")]
     UnknownLink,
@@ -102,6 +119,17 @@ impl DeviceError {
             Self::TooSlow => "too_slow",
             Self::Incomplete => "incomplete",
             Self::Encoded => "encoded",
+            Self::MediaType(_) => "media_type",
+            Self::Message(MessageError::Unreadable(_)) | Self::Answer(_) => "unreadable",
+            Self::Message(MessageError::Signer(_)) => "bad_identity",
+            Self::Step(refusal) => match refusal {
+                Refusal::Unknown => "unknown_challenge",
+                Refusal::Expired => "expired",
+                Refusal::Used | Refusal::OtherDevice => "another_device",
+                Refusal::Link(void) => void.name(),
+                Refusal::NotBound | Refusal::NotProof => "not_proof",
+            },
+            Self::Enroll(error) => error.outcome(),
             Self::UnknownLink => "unknown_link",
             Self::TooOften(_) => "too_often",
             Self::NotHere => "not_here",
@@ -112,8 +140,17 @@ impl DeviceError {
 impl ResponseError for DeviceError {
     fn status_code(&self) -> StatusCode {
         match self {
-            Self::Identity(_) | Self::Unbound => StatusCode::FORBIDDEN,
+            Self::Identity(_)
+            | Self::Unbound
+            | Self::Message(MessageError::Signer(_))
+            | Self::Step(_) => StatusCode::FORBIDDEN,
+            Self::Enroll(error) => match error.status_code() {
+                StatusCode::GONE | StatusCode::NOT_FOUND => StatusCode::FORBIDDEN,
+                status => status,
+            },
             Self::Misread(_)
+            | Self::Message(MessageError::Unreadable(_))
+            | Self::Answer(_)
             | Self::Incomplete
             | Self::Query(_)
             | Self::Scep(ScepError::Unreadable(_)) => StatusCode::BAD_REQUEST,
@@ -130,7 +167,7 @@ impl ResponseError for DeviceError {
             Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
             Self::TooLong(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
-            Self::Encoded => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Encoded | Self::MediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::TooOften(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::UnknownLink | Self::NotHere => StatusCode::NOT_FOUND,
         }

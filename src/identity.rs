@@ -6,6 +6,7 @@
 //! resumption skips the handshake's own check. Says who the device is, not
 //! whether it is enrolled: binding a leaf to an enrollment is a rule above.
 
+mod attached;
 mod authorities;
 mod proxy_header;
 mod signature;
@@ -20,6 +21,7 @@ use schema::cms::{CmsError, SignedData};
 use schema::x509::Certificate;
 use thiserror::Error;
 
+pub use self::attached::{MessageError, MessageVerifier, SignedMessage};
 use self::authorities::Authorities;
 pub use self::authorities::AuthorityError;
 use self::signature::PreparedKey;
@@ -93,8 +95,8 @@ pub enum IdentityError {
     /// `Mdm-Signature` is not a SignedData that can be verified.
     #[error("device sent an unreadable Mdm-Signature: {0}")]
     UnreadableSignature(CmsError),
-    /// `Mdm-Signature` does not match the body.
-    #[error("Mdm-Signature does not match the body")]
+    /// The signature does not match the body.
+    #[error("the signature does not match the body")]
     BadSignature,
     /// None of the configured authorities issued the certificate.
     #[error("identity certificate was not issued by a configured authority")]

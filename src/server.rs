@@ -31,7 +31,7 @@ use crate::app::App;
 use crate::auth::{Scope, new_token, token_record};
 use crate::config::Config;
 use crate::enroll::Enroller;
-use crate::identity::IdentityVerifier;
+use crate::identity::{IdentityVerifier, MessageVerifier};
 use crate::link_limits::LinkLimits;
 use crate::mdm::Takes;
 use crate::metrics::Metrics;
@@ -72,7 +72,7 @@ pub async fn serve(mut config: Config, clock: Clock) -> anyhow::Result<Running> 
     public_url::keep(&config, &store).await?;
     let supervising = Arbiter::new();
     let expiries = Expiries::default();
-    let (verifier, ca) = verifier(&config, &expiries)?;
+    let (verifier, messages, ca) = verifiers(&config, &expiries)?;
     let device_tls = tls::device(&config, &clock, verifier.authority_names())
         .context("TLS of the device listener")?;
     let checkin_at = checkin.as_ref().map(TcpListener::local_addr).transpose()?;
@@ -85,6 +85,7 @@ pub async fn serve(mut config: Config, clock: Clock) -> anyhow::Result<Running> 
     let admin_tls = tls::admin(&config.admin).context("TLS of the admin listener")?;
     let made = Made {
         verifier,
+        messages,
         ca,
         expiries: expiries.clone(),
         tls_root_pem: device_tls.as_ref().and_then(|tls| tls.root_pem.clone()),
@@ -192,7 +193,11 @@ pub fn open_store(config: &Config, clock: &Clock) -> Result<Store, StoreError> {
     Store::open(options, clock.clone())
 }
 
-fn verifier(config: &Config, expiries: &Expiries) -> anyhow::Result<(IdentityVerifier, DeviceCa)> {
+/// Who proves identities, who proves messages, and the CA that issues.
+fn verifiers(
+    config: &Config,
+    expiries: &Expiries,
+) -> anyhow::Result<(IdentityVerifier, MessageVerifier, DeviceCa)> {
     let (key, days) = (config.scep.ca_key_type.into(), config.scep.ca_validity_days);
     let ca = DeviceCa::open(&config.store.path, key, days)?;
     if ca.key() != Some(key) {
@@ -200,24 +205,31 @@ fn verifier(config: &Config, expiries: &Expiries) -> anyhow::Result<(IdentityVer
     }
     let ca_ends = expiry::not_after(&ca.certificate_pem).context("ca.pem")?;
     expiries.watch(Purpose::DeviceCa, "ca.pem", ca_ends);
-    let extra = config.device.extra_ca_files.iter().map(|file| {
-        fs::read(file).with_context(|| format!("device.extra_ca_files: {}", file.display()))
-    });
-    let extra = extra.collect::<anyhow::Result<Vec<_>>>()?;
+    let extra = authorities("device.extra_ca_files", &config.device.extra_ca_files)?;
+    let makers = authorities("device.ota_trust_files", &config.device.ota_trust_files)?;
+    let ours = std::slice::from_ref(&ca.certificate_pem);
+    let messages = MessageVerifier::new(ours, &makers).context("device.ota_trust_files")?;
     let header = &config.device.client_cert_header;
     let verifier = IdentityVerifier::new(
-        std::slice::from_ref(&ca.certificate_pem),
+        ours,
         &extra,
         config.device.trusted_proxies.clone(),
         (!header.is_empty()).then(|| header.clone()),
     )
     .context("device.extra_ca_files")?;
-    Ok((verifier, ca))
+    Ok((verifier, messages, ca))
+}
+
+fn authorities(key: &str, files: &[PathBuf]) -> anyhow::Result<Vec<Vec<u8>>> {
+    let read =
+        |file: &PathBuf| fs::read(file).with_context(|| format!("{key}: {}", file.display()));
+    files.iter().map(read).collect()
 }
 
 /// What is made of certificates before the rest of the house.
 struct Made {
     verifier: IdentityVerifier,
+    messages: MessageVerifier,
     ca: DeviceCa,
     expiries: Expiries,
     tls_root_pem: Option<Vec<u8>>,
@@ -271,6 +283,7 @@ fn assemble(
     Ok(App {
         enroll_limits: LinkLimits::new(per_second),
         scep_limits: LinkLimits::new(per_second),
+        ota_limits: LinkLimits::new(per_second),
         nanomdm_api_key: config.nanomdm_api_key()?,
         metrics: Metrics::default(),
         config,
@@ -281,6 +294,7 @@ fn assemble(
         push_figures,
         expiries: made.expiries,
         verifier: made.verifier,
+        messages: made.messages,
         tls_root_pem: made.tls_root_pem,
         scep,
         enroller,

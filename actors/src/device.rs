@@ -25,7 +25,7 @@ pub use answer::{Answer, CheckedIn};
 pub use report::{Reported, Turn};
 
 use crate::registry::Live;
-use crate::store::{Identity, Store, StoreError, Ticket};
+use crate::store::{GoodFor, Identity, Store, StoreError, Ticket};
 use crate::{Clock, Fault};
 
 /// What every device actor needs.
@@ -144,6 +144,8 @@ impl DeviceActor {
             leaf,
             ours: presented.ours,
             issued_for: None,
+            only_for: None,
+            proof: false,
             bound_elsewhere: false,
         };
         let bound = self.enrollment.as_ref().and_then(|e| e.bound);
@@ -158,6 +160,10 @@ impl DeviceActor {
             let here = self.enrollment.as_ref().map(|e| e.channel.no);
             claim.bound_elsewhere = record.bound_to.is_some() && record.bound_to != here;
             claim.issued_for = record.issued_for;
+            match record.good_for {
+                GoodFor::Enrollment { only_for } => claim.only_for = only_for,
+                GoodFor::Proof { .. } => claim.proof = true,
+            }
         }
         Ok(())
     }

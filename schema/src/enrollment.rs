@@ -129,8 +129,13 @@ pub struct Claim {
     pub leaf: Leaf,
     /// Issued by our own device CA, not by a further trusted one.
     pub ours: bool,
-    /// The device our CA issued it for, when it did: its id, or its serial number.
+    /// The device an admin named when our CA issued it: its id, or its serial number.
     pub issued_for: Option<EnrollId>,
+    /// The one device that may come under it: it proved itself before. Gives no more right
+    /// than any other identity; what a device says of itself names nobody's enrollment.
+    pub only_for: Option<EnrollId>,
+    /// Good for the last step of over-the-air enrollment; speaks for no enrollment.
+    pub proof: bool,
     /// Another enrollment is bound to it.
     pub bound_elsewhere: bool,
 }
@@ -139,12 +144,17 @@ impl Claim {
     /// Whether our CA issued it for this very device.
     fn names(&self, id: &EnrollId, facts: &Facts) -> bool {
         let named = self.issued_for.as_ref();
-        named.is_some_and(|named| named == id || named.as_str() == facts.serial_number)
+        self.may_be_of(id)
+            && named.is_some_and(|named| named == id || named.as_str() == facts.serial_number)
+    }
+
+    fn may_be_of(&self, id: &EnrollId) -> bool {
+        self.only_for.as_ref().is_none_or(|only| only == id)
     }
 
     /// Whether our CA issued it for a certain device, and not for this one.
     fn names_another(&self, id: &EnrollId, facts: &Facts) -> bool {
-        self.issued_for.is_some() && !self.names(id, facts)
+        !self.may_be_of(id) || (self.issued_for.is_some() && !self.names(id, facts))
     }
 }
 
@@ -247,6 +257,9 @@ pub enum Misbehaved {
     /// The identity was issued for a certain device, which is another.
     #[error("the identity certificate was issued for another device than {0}")]
     IssuedForAnother(EnrollId),
+    /// The identity is good for a step of over-the-air enrollment alone.
+    #[error("the identity certificate is for over-the-air enrollment only, not for {0}")]
+    ForProof(EnrollId),
     /// A device that counts as enrolled came under a new identity.
     #[error("enrollment {0} counts as enrolled; an admin must allow it to enroll again")]
     StillEnrolled(EnrollId),
@@ -270,6 +283,9 @@ impl Enrollment {
         let Message::Authenticate { topic, facts } = &checkin.message else {
             return Err(Misbehaved::NotEnrolled(checkin.sender.device.clone()));
         };
+        if claim.proof {
+            return Err(Misbehaved::ForProof(checkin.sender.device.clone()));
+        }
         if claim.bound_elsewhere {
             return Err(Misbehaved::BoundElsewhere(checkin.sender.device.clone()));
         }
@@ -300,7 +316,9 @@ impl Enrollment {
     /// How an identity stands to this enrollment.
     #[must_use]
     pub fn voice(&self, claim: &Claim) -> Voice {
-        if self.bound == Some(claim.leaf) {
+        if claim.proof {
+            Voice::Stranger
+        } else if self.bound == Some(claim.leaf) {
             Voice::Bound
         } else if self.bound.is_some() && claim.names(&self.channel.id, &self.facts) {
             Voice::Renewed
@@ -324,6 +342,9 @@ impl Enrollment {
         fresh: impl FnOnce() -> ChannelNo,
     ) -> Result<Change, Misbehaved> {
         let id = || checkin.sender.channel.clone();
+        if claim.proof {
+            return Err(Misbehaved::ForProof(id()));
+        }
         if claim.bound_elsewhere {
             return Err(Misbehaved::BoundElsewhere(id()));
         }
@@ -575,6 +596,8 @@ mod tests {
             leaf: Leaf([byte; 32]),
             ours: false,
             issued_for: None,
+            only_for: None,
+            proof: false,
             bound_elsewhere: false,
         }
     }
@@ -780,6 +803,51 @@ mod tests {
         ] {
             let opened = Enrollment::open(&says, &named(text), ChannelNo(1));
             assert_eq!(opened.is_ok(), opens, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_device_that_proved_itself_enrolls_under_its_own_name_and_takes_over_nothing() {
+        let proved = |udid: &str| Claim {
+            only_for: Some(EnrollId::device(udid).unwrap()),
+            ..ours(2)
+        };
+        let hello = from_device(authenticate());
+        let open = |who: &Claim| Enrollment::open(&hello, who, ChannelNo(1));
+        let another = Misbehaved::IssuedForAnother(EnrollId::device("D").unwrap());
+        assert!(open(&proved("D")).is_ok());
+        assert_eq!(open(&proved("E")), Err(another.clone()));
+
+        let device = enrolled(1);
+        let still = Misbehaved::StillEnrolled(device.channel.id.clone());
+        assert_eq!(device.voice(&proved("D")), Voice::Stranger);
+        assert_eq!(says(&device, &proved("D"), &hello), Err(still));
+        let named = |udid: &str| Claim {
+            issued_for: Some(EnrollId::device("D").unwrap()),
+            ..proved(udid)
+        };
+        assert_eq!(device.voice(&named("D")), Voice::Renewed);
+        assert_eq!(device.voice(&named("E")), Voice::Stranger);
+        let allowed = device.reenroll_allowed().enrollment;
+        assert!(says(&allowed, &proved("D"), &hello).is_ok());
+        assert_eq!(says(&allowed, &proved("E"), &hello), Err(another));
+    }
+
+    #[test]
+    fn an_identity_for_over_the_air_enrollment_speaks_for_nobody() {
+        let proof = Claim {
+            proof: true,
+            ..issued(2)
+        };
+        let refused = Err(Misbehaved::ForProof(EnrollId::device("D").unwrap()));
+        let hello = from_device(authenticate());
+        let opened = Enrollment::open(&hello, &proof, ChannelNo(1));
+        assert_eq!(opened, refused);
+        let device = enrolled(1).reenroll_allowed().enrollment;
+        assert_eq!(device.voice(&proof), Voice::Stranger);
+        for message in [authenticate(), token_update(1), Message::CheckOut] {
+            let said = says(&device, &proof, &from_device(message));
+            assert_eq!(said, refused);
         }
     }
 

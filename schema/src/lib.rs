@@ -17,6 +17,7 @@ pub mod expiry;
 pub mod ids;
 pub mod inventory;
 pub mod link;
+pub mod ota;
 pub mod profile;
 pub mod queue;
 pub mod report;

@@ -39,6 +39,8 @@ pub struct Link {
     pub shared: bool,
     /// How a device comes to its identity.
     pub identity: IdentityKind,
+    /// A device proves its manufacturer's certificate first (over-the-air enrollment).
+    pub ota: bool,
     /// The Managed Apple Account, for User Enrollment.
     pub managed_apple_id: Option<String>,
     /// What its profiles say.
@@ -158,6 +160,7 @@ mod tests {
             topic: Topic("com.apple.mgmt.x".into()),
             shared: false,
             identity: IdentityKind::Scep,
+            ota: false,
             managed_apple_id: None,
             offers: EnrolledWith {
                 server_url: String::new(),

@@ -4,13 +4,18 @@
 //! device's identity, which it fetches by SCEP or finds inside, and the MDM payload. Identifiers and UUIDs
 //! are constant per instance, so that a profile sent again replaces the one before.
 //! The doors build it and have it signed. Sources: Apple, Device Management, Profile
-//! Specific Payload Keys; protocol.md 6.1 and 6.2.
+//! Specific Payload Keys; protocol.md 6.1 and 6.2. The profiles that come before it in
+//! over-the-air enrollment are in `profile/ota.rs`.
+
+mod ota;
 
 use plist::{Dictionary, Value};
 
 use crate::access::AccessRights;
 use crate::command::ENROLLMENT_PROFILE_PREFIX;
 use crate::xml;
+
+pub use self::ota::{ProfileService, ProofProfile};
 
 /// An enrollment profile, before it is written and signed.
 #[derive(Clone, PartialEq, Eq)]
@@ -140,27 +145,8 @@ impl EnrollmentProfile {
     }
 
     fn scep(&self, asked: &ScepPayload) -> Dictionary {
-        let name = |kind: &str, value: &str| {
-            let pair = [kind, value].map(|text| Value::String(text.to_owned()));
-            Value::Array(vec![Value::Array(pair.to_vec())])
-        };
-        let subject = vec![name("O", "Reveille"), name("CN", "Device identity")];
-        let mut scep = Dictionary::new();
-        put(&mut scep, "URL", &*asked.url);
-        put(&mut scep, "Name", "reveille");
-        put(&mut scep, "Subject", Value::Array(subject));
-        put(&mut scep, "Challenge", &*asked.challenge);
-        put(&mut scep, "Keysize", 2048);
-        put(&mut scep, "Key Type", "RSA");
-        put(&mut scep, "Key Usage", SIGN | ENCRYPT);
-        let fingerprint = asked.ca_fingerprint.to_vec();
-        put(&mut scep, "CAFingerprint", Value::Data(fingerprint));
-        put(&mut scep, "Retries", 3);
-        put(&mut scep, "RetryDelay", 10);
-        let mut payload = self.payload("com.apple.security.scep", Some(Part::Identity));
-        put(&mut payload, "PayloadDisplayName", "Device identity");
-        put(&mut payload, "PayloadContent", Value::Dictionary(scep));
-        payload
+        let payload = self.payload("com.apple.security.scep", Some(Part::Identity));
+        asked.fill(payload)
     }
 
     fn management(&self) -> Dictionary {
@@ -189,16 +175,46 @@ impl EnrollmentProfile {
         payload
     }
 
-    /// What every payload begins with; `None` is the profile itself.
     fn payload(&self, kind: &str, part: Option<Part>) -> Dictionary {
-        let mut payload = Dictionary::new();
-        put(&mut payload, "PayloadType", kind);
-        put(&mut payload, "PayloadVersion", 1);
-        let identifier = identifier(&self.instance, part);
-        put(&mut payload, "PayloadIdentifier", identifier);
-        put(&mut payload, "PayloadUUID", uuid(&self.instance, part));
+        payload(&self.instance, kind, part)
+    }
+}
+
+impl ScepPayload {
+    /// Completes a payload that was begun.
+    fn fill(&self, mut payload: Dictionary) -> Dictionary {
+        let name = |kind: &str, value: &str| {
+            let pair = [kind, value].map(|text| Value::String(text.to_owned()));
+            Value::Array(vec![Value::Array(pair.to_vec())])
+        };
+        let subject = vec![name("O", "Reveille"), name("CN", "Device identity")];
+        let mut scep = Dictionary::new();
+        put(&mut scep, "URL", &*self.url);
+        put(&mut scep, "Name", "reveille");
+        put(&mut scep, "Subject", Value::Array(subject));
+        put(&mut scep, "Challenge", &*self.challenge);
+        put(&mut scep, "Keysize", 2048);
+        put(&mut scep, "Key Type", "RSA");
+        put(&mut scep, "Key Usage", SIGN | ENCRYPT);
+        let fingerprint = self.ca_fingerprint.to_vec();
+        put(&mut scep, "CAFingerprint", Value::Data(fingerprint));
+        put(&mut scep, "Retries", 3);
+        put(&mut scep, "RetryDelay", 10);
+        put(&mut payload, "PayloadDisplayName", "Device identity");
+        put(&mut payload, "PayloadContent", Value::Dictionary(scep));
         payload
     }
+}
+
+/// What every payload begins with; `None` is the enrollment profile itself.
+fn payload(instance: &[u8; 16], kind: &str, part: Option<Part>) -> Dictionary {
+    let mut payload = Dictionary::new();
+    put(&mut payload, "PayloadType", kind);
+    put(&mut payload, "PayloadVersion", 1);
+    let identifier = identifier(instance, part);
+    put(&mut payload, "PayloadIdentifier", identifier);
+    put(&mut payload, "PayloadUUID", uuid(instance, part));
+    payload
 }
 
 /// The PayloadIdentifier of an instance's enrollment profiles.
@@ -207,12 +223,15 @@ pub fn profile_identifier(instance: &[u8; 16]) -> String {
     identifier(instance, None)
 }
 
-/// The parts of the profile; the numbers are part of their UUIDs and never change.
+/// The parts of the profile, and the profiles before it with theirs; the numbers are part of their UUIDs and never change.
 #[derive(Clone, Copy)]
 enum Part {
     Root = 1,
     Identity = 2,
     Management = 3,
+    Service = 4,
+    Proof = 5,
+    ProofIdentity = 6,
 }
 
 fn identifier(instance: &[u8; 16], part: Option<Part>) -> String {
@@ -221,6 +240,9 @@ fn identifier(instance: &[u8; 16], part: Option<Part>) -> String {
         Some(Part::Root) => ".root",
         Some(Part::Identity) => ".identity",
         Some(Part::Management) => ".mdm",
+        Some(Part::Service) => ".ota",
+        Some(Part::Proof) => ".proof",
+        Some(Part::ProofIdentity) => ".proof.identity",
     };
     let instance = uuid(instance, None).to_ascii_lowercase();
     format!("{ENROLLMENT_PROFILE_PREFIX}.{instance}{part}")

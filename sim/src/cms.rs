@@ -1,5 +1,5 @@
-//! Detached CMS signatures as devices put them into `Mdm-Signature`: RSA with
-//! PKCS#1 v1.5, the signer's certificate embedded. Written by hand because
+//! CMS signatures as devices make them, detached for `Mdm-Signature`, or with the content
+//! inside: RSA with PKCS#1 v1.5, the signer's certificate embedded. Written by hand because
 //! OpenSSL's own writer costs more than the signature and cannot be told the
 //! forms that old devices use.
 
@@ -88,6 +88,24 @@ pub(crate) fn detached(
     body: &[u8],
     form: SignatureForm,
 ) -> Result<Vec<u8>, SimError> {
+    signed(signer, body, form, false)
+}
+
+/// A CMS `SignedData` with `body` inside.
+pub(crate) fn attached(
+    signer: &Identity,
+    body: &[u8],
+    form: SignatureForm,
+) -> Result<Vec<u8>, SimError> {
+    signed(signer, body, form, true)
+}
+
+fn signed(
+    signer: &Identity,
+    body: &[u8],
+    form: SignatureForm,
+    inside: bool,
+) -> Result<Vec<u8>, SimError> {
     let wrap = if form.indefinite_lengths {
         der::indefinite
     } else {
@@ -95,12 +113,17 @@ pub(crate) fn detached(
     };
     let algorithm = form.digest.algorithm();
     let signer_info = signer_info(signer, body, form, &algorithm)?;
+    let octets = der::value(OCTET_STRING, &[body]);
+    let content = match inside {
+        true => wrap(CONTEXT_0, &[&octets]),
+        false => Vec::new(),
+    };
     let signed_data = wrap(
         SEQUENCE,
         &[
             VERSION_1,
             &der::value(SET, &[&algorithm]),
-            &wrap(SEQUENCE, &[DATA]),
+            &wrap(SEQUENCE, &[DATA, &content]),
             &wrap(CONTEXT_0, &[&signer.cert_der]),
             &der::value(SET, &[&signer_info]),
         ],

@@ -50,6 +50,11 @@ impl Identity {
         Ok(BASE64_STANDARD.encode(cms::detached(self, body, form)?))
     }
 
+    /// A CMS message with `body` inside, in the given form.
+    pub fn wrap(&self, body: &[u8], form: SignatureForm) -> Result<Vec<u8>, SimError> {
+        cms::attached(self, body, form)
+    }
+
     /// SHA-256 of the leaf certificate: what a server binds an enrollment to.
     pub fn leaf_hash(&self) -> [u8; 32] {
         sha256(&self.cert_der)

@@ -4,11 +4,13 @@
 use openssl::pkcs12::Pkcs12;
 use plist::{Dictionary, Value};
 
+use crate::ca::DeviceCa;
 use crate::device::{Device, Kind};
 use crate::dice::Dice;
 use crate::error::SimError;
 use crate::identity::Identity;
 use crate::keys::KeyPool;
+use crate::ota::ProfileService;
 use crate::scep::{ScepAuthority, ScepClient};
 
 /// An enrollment link, and whom to trust behind it.
@@ -29,12 +31,12 @@ pub struct Told {
     pub check_in_url: String,
     /// Each message is to be signed.
     pub sign_message: bool,
-    identity: Promised,
+    pub(crate) identity: Promised,
 }
 
 /// How a profile gives the device its identity.
 #[derive(Clone, Debug)]
-enum Promised {
+pub(crate) enum Promised {
     Scep {
         url: String,
         challenge: String,
@@ -76,28 +78,50 @@ impl Invitation {
 
     /// The identity a profile promises.
     pub async fn identity(&self, told: &Told, keys: &KeyPool) -> Result<Identity, SimError> {
-        match &told.identity {
-            Promised::Scep {
-                url,
-                challenge,
-                ca_fingerprint,
-            } => {
-                let scep = ScepClient::new(url, self.http.clone());
-                let authority = scep.authority().await?;
-                check(&authority, ca_fingerprint)?;
-                scep.enroll(&authority, &keys.deal()?, challenge).await
-            }
-            Promised::Pkcs12 { der, password } => {
-                let opened = Pkcs12::from_der(der)?.parse2(password)?;
-                let key = opened.pkey.ok_or_else(|| missing("key"))?;
-                let certificate = opened.cert.ok_or_else(|| missing("certificate"))?;
-                Identity::new(&certificate.to_der()?, key)
-            }
-        }
+        told.identity.keep(&self.http, keys).await
     }
 
     /// The profile behind the link.
     pub async fn profile(&self) -> Result<Told, SimError> {
+        Told::read(&self.download().await?)
+    }
+
+    /// The profile behind a link for over-the-air enrollment.
+    pub async fn service(&self) -> Result<ProfileService, SimError> {
+        let profile = Value::from_reader_xml(&*self.download().await?)?;
+        let content = profile
+            .as_dictionary()
+            .and_then(|profile| profile.get("PayloadContent")?.as_dictionary())
+            .ok_or_else(|| missing("PayloadContent"))?;
+        Ok(ProfileService {
+            url: text(content, "URL")?,
+            challenge: text(content, "Challenge")?,
+            http: self.http.clone(),
+        })
+    }
+
+    /// Follows a link for over-the-air enrollment: a device says what it is under the
+    /// certificate its maker gave it, proves that under one of the server's, and takes the
+    /// identity its profile promises.
+    pub async fn accept_over_the_air(
+        &self,
+        maker: &DeviceCa,
+        keys: &KeyPool,
+        kind: Kind,
+        dice: &mut Dice,
+    ) -> Result<(Device, Told), SimError> {
+        let service = self.service().await?;
+        let made = maker.issue("made by its maker")?;
+        let mut device = Device::holding(made, "", kind, dice);
+        let proof = service.tell(&device, &device.identity).await?;
+        let proof = service.proof(&proof, keys).await?;
+        let told = service.prove(&device, &proof).await?;
+        device.identity = told.identity.keep(&self.http, keys).await?;
+        device.topic.clone_from(&told.topic);
+        Ok((device, told))
+    }
+
+    async fn download(&self) -> Result<Vec<u8>, SimError> {
         let response = self
             .http
             .get(format!("{}?unsigned=1", self.link))
@@ -106,25 +130,20 @@ impl Invitation {
         let response = response
             .and_then(reqwest::Response::error_for_status)
             .map_err(answer)?;
-        let body = response.bytes().await.map_err(answer)?;
-        let profile = Value::from_reader_xml(&*body)?;
-        let payloads = profile
-            .as_dictionary()
-            .and_then(|p| p.get("PayloadContent")?.as_array());
-        let payload = |kind: &str| {
-            let mut all = payloads
-                .into_iter()
-                .flatten()
-                .filter_map(Value::as_dictionary);
-            let found = all.find(|p| p.get("PayloadType").and_then(Value::as_string) == Some(kind));
-            found.ok_or_else(|| SimError::ScepAnswer(format!("the profile has no {kind}")))
-        };
-        let mdm = payload("com.apple.mdm")?;
-        let identity = match payload("com.apple.security.pkcs12") {
+        Ok(response.bytes().await.map_err(answer)?.to_vec())
+    }
+}
+
+impl Told {
+    /// Reads an enrollment profile.
+    pub(crate) fn read(profile: &[u8]) -> Result<Self, SimError> {
+        let profile = Value::from_reader_xml(profile)?;
+        let mdm = payload(&profile, "com.apple.mdm")?;
+        let identity = match payload(&profile, "com.apple.security.pkcs12") {
             Ok(pkcs12) => Promised::pkcs12(pkcs12)?,
-            Err(_) => Promised::scep(payload("com.apple.security.scep")?)?,
+            Err(_) => Promised::scep(payload(&profile, "com.apple.security.scep")?)?,
         };
-        Ok(Told {
+        Ok(Self {
             topic: text(mdm, "Topic")?,
             server_url: text(mdm, "ServerURL")?,
             check_in_url: text(mdm, "CheckInURL")?,
@@ -134,8 +153,47 @@ impl Invitation {
     }
 }
 
+/// The payload of a profile that has this type.
+pub(crate) fn payload<'p>(profile: &'p Value, kind: &str) -> Result<&'p Dictionary, SimError> {
+    let payloads = profile
+        .as_dictionary()
+        .and_then(|profile| profile.get("PayloadContent")?.as_array());
+    let mut all = payloads
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_dictionary);
+    let found = all.find(|p| p.get("PayloadType").and_then(Value::as_string) == Some(kind));
+    found.ok_or_else(|| missing(kind))
+}
+
 impl Promised {
-    fn scep(payload: &Dictionary) -> Result<Self, SimError> {
+    /// Takes the identity.
+    pub(crate) async fn keep(
+        &self,
+        http: &reqwest::Client,
+        keys: &KeyPool,
+    ) -> Result<Identity, SimError> {
+        match self {
+            Self::Scep {
+                url,
+                challenge,
+                ca_fingerprint,
+            } => {
+                let scep = ScepClient::new(url, http.clone());
+                let authority = scep.authority().await?;
+                check(&authority, ca_fingerprint)?;
+                scep.enroll(&authority, &keys.deal()?, challenge).await
+            }
+            Self::Pkcs12 { der, password } => {
+                let opened = Pkcs12::from_der(der)?.parse2(password)?;
+                let key = opened.pkey.ok_or_else(|| missing("key"))?;
+                let certificate = opened.cert.ok_or_else(|| missing("certificate"))?;
+                Identity::new(&certificate.to_der()?, key)
+            }
+        }
+    }
+
+    pub(crate) fn scep(payload: &Dictionary) -> Result<Self, SimError> {
         let scep = payload.get("PayloadContent").and_then(Value::as_dictionary);
         let scep = scep.ok_or_else(|| missing("PayloadContent"))?;
         Ok(Self::Scep {
@@ -164,7 +222,7 @@ fn check(authority: &ScepAuthority, fingerprint: &[u8]) -> Result<(), SimError> 
     Ok(())
 }
 
-fn text(payload: &Dictionary, key: &str) -> Result<String, SimError> {
+pub(crate) fn text(payload: &Dictionary, key: &str) -> Result<String, SimError> {
     let text = payload.get(key).and_then(Value::as_string);
     text.map(str::to_owned).ok_or_else(|| missing(key))
 }
@@ -174,7 +232,7 @@ fn data(payload: &Dictionary, key: &str) -> Result<Vec<u8>, SimError> {
     data.map(<[u8]>::to_vec).ok_or_else(|| missing(key))
 }
 
-fn missing(key: &str) -> SimError {
+pub(crate) fn missing(key: &str) -> SimError {
     SimError::ScepAnswer(format!("the profile has no {key}"))
 }
 

@@ -23,6 +23,7 @@ mod keys;
 mod ledger;
 pub mod load;
 mod messages;
+mod ota;
 mod parallel;
 mod push_certificate;
 mod report;
@@ -48,6 +49,7 @@ pub use invitation::{Invitation, Told};
 pub use keys::KeyPool;
 pub use ledger::{Entry, Ledger};
 pub use load::{Exactness, Latency, LoadOptions, Scenario};
+pub use ota::ProfileService;
 pub use push_certificate::push_certificate;
 pub use report::{LoadReport, ServerCost};
 pub use scep::{

@@ -7,6 +7,20 @@ use crate::command::{ErrorItem, Outcome};
 use crate::device::{Channel, Device, Kind, PushAddress};
 
 impl Device {
+    /// What over-the-air enrollment asks a device to say of itself.
+    pub fn attributes(&self, challenge: &str) -> Vec<u8> {
+        let mut keys = Dictionary::new();
+        put(&mut keys, "UDID", self.udid.as_str());
+        put(&mut keys, "SERIAL", self.serial.as_str());
+        put(&mut keys, "PRODUCT", self.kind.product_name());
+        put(&mut keys, "VERSION", self.build.as_str());
+        if self.kind == Kind::IPhone {
+            put(&mut keys, "IMEI", "35 123456 789012 3");
+        }
+        put(&mut keys, "CHALLENGE", challenge);
+        xml(keys)
+    }
+
     /// Authenticate.
     pub fn authenticate(&self) -> Vec<u8> {
         let mut keys = self.check_in("Authenticate", Channel::Device);

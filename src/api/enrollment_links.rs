@@ -45,6 +45,10 @@ pub struct NewLink {
     /// key and certificate are made by the server for each profile and are in it, and each
     /// profile that is handed out counts as a use.
     pub identity: Option<Identity>,
+    /// A device first proves the certificate its manufacturer gave it (Apple's over-the-air
+    /// enrollment) and enrolls under the UDID it named then; `device.ota_trust_files` says
+    /// whose devices may. Only with `scep`, `one_time` and `device`.
+    pub ota: Option<bool>,
     /// `device` (the default), or `user`: User Enrollment of iOS 13 to 17.
     pub kind: Option<Kind>,
     /// The Managed Apple Account, for User Enrollment.
@@ -122,6 +126,8 @@ pub struct LinkItem {
     pub challenge: Challenge,
     /// How a device comes to its identity.
     pub identity: Identity,
+    /// A device first proves the certificate its manufacturer gave it.
+    pub ota: bool,
     /// Whose devices enroll.
     pub kind: Kind,
     /// The Managed Apple Account, for User Enrollment.
@@ -147,7 +153,7 @@ pub struct ProfileAsked {
         (status = 400, description = "Unreadable JSON", body = Problem),
         (status = 401, description = "No valid token", body = Problem),
         (status = 403, description = "A scope is missing", body = Problem),
-        (status = 409, description = "No push certificate, or no public URL devices could use", body = Problem),
+        (status = 409, description = "No push certificate, no public URL devices could use, or no CA of a manufacturer", body = Problem),
         (status = 415, description = "Not JSON", body = Problem),
         (status = 422, description = "A field is at fault", body = Problem),
         (status = 503, description = "Our own trouble", body = Problem)))]
@@ -308,6 +314,7 @@ impl NewLink {
             topic: Topic(topic),
             shared: self.shared()?,
             identity: self.identity.unwrap_or_default().into(),
+            ota: self.ota(app)?,
             managed_apple_id: self.managed_apple_id()?,
             offers: app.enroller.offers(app, url, rights),
             revoked: false,
@@ -324,6 +331,32 @@ impl NewLink {
             return Err(Problem::field("/challenge", why));
         }
         Ok(shared)
+    }
+
+    fn ota(&self, app: &App) -> Result<bool, Problem> {
+        if self.ota != Some(true) {
+            return Ok(false);
+        }
+        let only = |pointer, why: &str| Err(Problem::field(pointer, why));
+        if self.identity == Some(Identity::Pkcs12) {
+            return only("/identity", "cannot be \"pkcs12\" with \"ota\"");
+        }
+        if self.challenge == Some(Challenge::Shared) {
+            let why = "cannot be \"shared\" with \"ota\": each profile proves one device";
+            return only("/challenge", why);
+        }
+        if self.kind == Some(Kind::User) {
+            let why = "cannot be \"user\" with \"ota\": in User Enrollment no device names itself";
+            return only("/kind", why);
+        }
+        if app.config.device.ota_trust_files.is_empty() {
+            return Err(Problem::conflict(
+                "no_ota_trust",
+                "device.ota_trust_files is empty, and no device could prove itself: name the \
+                 CAs that issue your devices' certificates first",
+            ));
+        }
+        Ok(true)
     }
 
     fn device(&self) -> Result<Option<EnrollId>, Problem> {
@@ -492,6 +525,7 @@ fn item(link: &Link, now: UnixMillis) -> LinkItem {
             IdentityKind::Scep => Identity::Scep,
             IdentityKind::Pkcs12 => Identity::Pkcs12,
         },
+        ota: link.ota,
         kind: match link.managed_apple_id {
             Some(_) => Kind::User,
             None => Kind::Device,

@@ -48,6 +48,9 @@ pub(super) fn faults(config: &Config) -> Vec<String> {
     for file in &config.device.extra_ca_files {
         check("device.extra_ca_files", authority(file));
     }
+    for file in &config.device.ota_trust_files {
+        check("device.ota_trust_files", authority(file));
+    }
     if !config.apns.root_file.as_os_str().is_empty() {
         check("apns.root_file", certificates(&config.apns.root_file));
     }
@@ -205,6 +208,7 @@ mod tests {
         fs::write(directory.path().join("reveille.redb"), "").unwrap();
         let mut config = Config::default();
         config.device.extra_ca_files = vec![file.clone(), "/nowhere.pem".into()];
+        config.device.ota_trust_files = vec![file.clone()];
         config.apns.root_file = file;
         config.compat.nanomdm_api_key_file = "/nowhere.key".into();
         config.device.public_url = "mdm example".into();
@@ -222,6 +226,7 @@ mod tests {
             [
                 "device.extra_ca_files",
                 "device.extra_ca_files",
+                "device.ota_trust_files",
                 "apns.root_file",
                 "compat.nanomdm_api_key_file",
                 "device.public_url",

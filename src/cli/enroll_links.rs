@@ -68,6 +68,9 @@ struct Create {
     /// How a device comes to its identity; scep when absent.
     #[arg(long, value_enum, value_name = "KIND")]
     identity: Option<Identity>,
+    /// A device first proves the certificate Apple gave it (over-the-air enrollment).
+    #[arg(long, conflicts_with_all = ["shared", "user"])]
+    ota: bool,
     /// User Enrollment (iOS 13 to 17) with this Managed Apple Account.
     #[arg(long, value_name = "ACCOUNT", conflicts_with = "right")]
     user: Option<String>,
@@ -151,6 +154,7 @@ impl Create {
         put("access_rights", some(&self.right));
         put("challenge", self.shared.then(|| "shared".into()));
         put("identity", self.identity.map(|kind| kind.name().into()));
+        put("ota", self.ota.then(|| true.into()));
         put("kind", self.user.is_some().then(|| "user".into()));
         put("managed_apple_id", self.user.clone().map(Value::from));
         Value::Object(body)
@@ -188,6 +192,9 @@ fn enrolls(link: &Value) -> String {
     let is = |pointer, value| text(link, pointer) == value;
     if is("/identity", "pkcs12") {
         return "enrolls one device and counted as a use; its key is in it".to_owned();
+    }
+    if link.pointer("/ota") == Some(&Value::Bool(true)) {
+        return format!("leads one device to its profile, soon (not after {until})");
     }
     if is("/challenge", "shared") {
         return format!("enrolls as many devices as the link allows (until {until})");
@@ -250,6 +257,7 @@ mod tests {
             topic: None,
             shared: false,
             identity: None,
+            ota: false,
             user: None,
             format: Format { json: false },
         };
@@ -261,5 +269,7 @@ mod tests {
         assert_eq!(create.body(), body);
         (create.shared, create.identity) = (false, Some(Identity::Pkcs12));
         assert_eq!(create.body()["identity"], "pkcs12");
+        create.ota = true;
+        assert_eq!(create.body()["ota"], true);
     }
 }

@@ -37,9 +37,15 @@ async fn scep(app: &App, link: &Link, url: &PublicUrl) -> Result<ScepPayload, En
         enrollment: link.device.clone(),
         expires: link.challenge_expires(app.store.expiry_clock(), ttl),
     };
-    Ok(ScepPayload {
+    let challenge = app.store.mint_challenge(challenge).await?;
+    Ok(scep_with(app, link, url, challenge))
+}
+
+/// The payload of a device that is to ask with this challenge.
+pub(super) fn scep_with(app: &App, link: &Link, url: &PublicUrl, challenge: String) -> ScepPayload {
+    ScepPayload {
         url: url.at(&format!("/scep/{}", link.id)),
-        challenge: app.store.mint_challenge(challenge).await?,
+        challenge,
         ca_fingerprint: app.enroller.ca_fingerprint,
-    })
+    }
 }

@@ -70,8 +70,9 @@ impl Page<'_> {
             IdentityKind::Scep => "An identity certificate, made on the device,",
             IdentityKind::Pkcs12 => "An identity certificate and its key, made by the server,",
         };
+        let asked = if self.link.ota { ASKED } else { "" };
         let mut items = format!(
-            "<li>{made} by which it proves who it is</li>\
+            "{asked}<li>{made} by which it proves who it is</li>\
              <li>The management profile itself</li>"
         );
         if self.root {
@@ -185,6 +186,10 @@ fn escape(text: &str) -> String {
     escaped
 }
 
+/// What over-the-air enrollment begins with.
+const ASKED: &str = "<li>First a question to the device: its serial number, UDID, model, system \
+    version and, where it has one, IMEI, told under the certificate Apple gave it</li>";
+
 /// Each right as the person with the device would say it, the gravest first.
 const WORDS: [(AccessRights, &str); 13] = [
     (AccessRights::ERASE, "Erase the device"),
@@ -277,6 +282,7 @@ mod tests {
             topic: Topic("com.apple.mgmt.x".into()),
             shared: false,
             identity: IdentityKind::Scep,
+            ota: false,
             managed_apple_id: account.map(str::to_owned),
             offers: EnrolledWith {
                 server_url: String::new(),
@@ -338,6 +344,14 @@ mod tests {
         link.identity = IdentityKind::Pkcs12;
         let page = render(&link);
         assert!(page.contains(counts) && page.contains("made by the server"));
+    }
+
+    #[test]
+    fn a_person_is_told_what_the_device_will_be_asked() {
+        let mut link = link(Some(AccessRights::ALL), None);
+        assert!(!render(&link).contains("a question to the device"));
+        link.ota = true;
+        assert!(render(&link).contains("a question to the device"));
     }
 
     #[test]

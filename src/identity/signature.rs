@@ -58,7 +58,7 @@ impl PreparedKey {
             Some(true) => Ok(()),
             Some(false) => Err(IdentityError::BadSignature),
             None => Err(IdentityError::Malformed {
-                what: "Mdm-Signature: unsupported algorithm",
+                what: "signature: unsupported algorithm",
             }),
         }
     }

@@ -25,6 +25,8 @@ use schema::x509::{EC_PUBLIC_KEY, RSA_ENCRYPTION};
 
 use super::*;
 
+mod messages;
+
 const BODY: &[u8] = b"<plist><dict><key>Status</key><string>Idle</string></dict></plist>";
 const NOW: i64 = 1_800_000_000;
 const SHA1: Oid<'static> = Oid(&[0x2b, 0x0e, 0x03, 0x02, 0x1a]);

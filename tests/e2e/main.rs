@@ -15,6 +15,7 @@ mod enrollment_links;
 mod full_disk;
 mod hardening;
 mod kill;
+mod ota;
 mod pkcs12;
 mod push_certificates;
 mod pushes;

@@ -15,6 +15,7 @@ use openssl::x509::{X509, X509VerifyResult};
 use reqwest::{Method, StatusCode};
 use schema::checkin::{CheckIn, Message, Sender};
 use schema::cms::{DigestAlgorithm, SignedData, ToBeSigned};
+use schema::ota::DeviceAnswer;
 use schema::report::{ErrorItem, Status};
 use schema::x509::Certificate;
 use schema::{checkin, report, xml};
@@ -467,13 +468,52 @@ fn what_a_device_says_under_its_apple_certificate_is_read_and_proved() {
     );
     let chain = anchors.iter().find(|v| v.name.contains("device_ca_chain"));
     assert!(issuer_of(&leaf, &certificates(chain.unwrap())).is_some());
-    let dictionary = xml::parse(content).unwrap();
-    let text = |key: &str| dictionary.get(key).and_then(|value| value.as_string());
-    for key in ["CHALLENGE", "PRODUCT", "SERIAL"] {
-        let value = text(key).unwrap_or_else(|| panic!("no {key}"));
-        let expected = said.expected.split_whitespace();
-        let expected = expected.filter_map(|word| word.strip_prefix(&format!("{key}=")));
-        expected.for_each(|expected| assert_eq!(value, expected));
+    let answer = DeviceAnswer::parse(content).unwrap();
+    assert!(answer.challenge.is_some());
+    for (key, value) in [
+        ("PRODUCT", Some(&*answer.product)),
+        ("SERIAL", Some(&*answer.serial)),
+        ("UDID", answer.udid.as_deref()),
+        ("VERSION", answer.version.as_deref()),
+    ] {
+        let mut words = said.expected.split_whitespace();
+        let expected = words.find_map(|word| word.strip_prefix(&format!("{key}=")));
+        assert!(expected.is_some(), "the manifest names no {key}");
+        assert_eq!(value, expected, "{key}");
+    }
+    assert_eq!(answer.device().unwrap().serial, answer.serial);
+}
+
+#[actix_web::test]
+async fn a_real_devices_word_is_believed_at_the_door_under_its_makers_ca_alone() {
+    let (said, anchors) = (
+        vectors(&["ota-profile-service"]),
+        vectors(&["trust-anchor"]),
+    );
+    let Some(said) = said.first() else {
+        return;
+    };
+    let chain = anchors.iter().find(|v| v.name.contains("device_ca_chain"));
+    let chain = chain.unwrap().path.clone();
+    let message = said.body();
+    let serial = message.windows(10).position(|w| w == b"ZDL2M9PTJ3");
+    let mut changed = message.clone();
+    changed[serial.unwrap()] = b'Y';
+    let trusting = |config: &mut reveille::Config| config.device.ota_trust_files = vec![chain];
+    let trusting = House::bare(trusting).await;
+    let strict = House::bare(|_| {}).await;
+    // Believed, it is refused for its challenge, which is none of ours.
+    for (house, body, words) in [
+        (&trusting, message.clone(), "unknown challenge"),
+        (&trusting, changed, "the signature does not match the body"),
+        (&strict, message, "not issued by a configured authority"),
+    ] {
+        let request = house.device(Method::POST, "/enroll/ota");
+        let request = request.header("Content-Type", "application/pkcs7-signature");
+        let response = request.body(body).send().await.unwrap();
+        assert_eq!(response.status(), StatusCode::FORBIDDEN, "{words}");
+        let told = response.text().await.unwrap();
+        assert!(told.contains(words), "{told}");
     }
 }
 

@@ -16,7 +16,7 @@ use schema::{EnrollId, Leaf};
 
 use super::{Inner, ScepError, openssl_cipher};
 use crate::ca::{CaError, PublicKey, message_digest, verify};
-use crate::store::{IssuedCertificate, Refusal};
+use crate::store::{GoodFor, IssuedCertificate, Refusal};
 use crate::{Store, StoreError};
 
 /// What a whole request may have, and the cipher to hand it over in.
@@ -81,7 +81,8 @@ impl Inner {
             None => {
                 let challenge = challenge(&csr, message).ok_or(Refusal::Unknown)?;
                 let hash = Store::challenge_hash(&challenge);
-                let id = self.store.challenge(&hash)?.and_then(|row| row.enrollment);
+                let row = self.store.challenge(&hash)?;
+                let id = row.as_ref().and_then(|row| row.named()).cloned();
                 (PaidWith::Challenge(hash), id)
             }
         };
@@ -89,9 +90,9 @@ impl Inner {
         let certificate = match self.store.issued_on(&paid_with.hash(), &request)? {
             Some(der) => Grant::Before(der),
             None => {
-                self.check_challenge(paid_with)?;
+                let days = self.check_challenge(paid_with)?;
                 let name = common_name(id.as_ref(), csr.spki);
-                self.issue(paid_with, request, &name, key)?
+                self.issue(paid_with, request, (&name, days), key)?
             }
         };
         Ok(Granted {
@@ -123,24 +124,29 @@ impl Inner {
     }
 
     /// Looks at a challenge before the CA signs; what counts is the writer's word later.
-    fn check_challenge(&self, paid_with: PaidWith) -> Result<(), Stop> {
-        if let PaidWith::Challenge(hash) = paid_with {
-            let challenge = self.store.challenge(&hash)?.ok_or(Refusal::Unknown)?;
-            challenge.check(self.store.expiry_clock())?;
+    /// How many days the certificate is to live.
+    fn check_challenge(&self, paid_with: PaidWith) -> Result<u32, Stop> {
+        let PaidWith::Challenge(hash) = paid_with else {
+            return Ok(self.validity_days);
+        };
+        let challenge = self.store.challenge(&hash)?.ok_or(Refusal::Unknown)?;
+        challenge.check(self.store.expiry_clock())?;
+        match challenge.good_for().ok_or(Refusal::Unknown)? {
+            GoodFor::Enrollment { .. } => Ok(self.validity_days),
+            GoodFor::Proof { .. } => Ok(PROOF_DAYS),
         }
-        Ok(())
     }
 
     fn issue(
         &self,
         paid_with: PaidWith,
         request: [u8; 32],
-        name: &str,
+        (name, days): (&str, u32),
         key: Option<PublicKey>,
     ) -> Result<Grant, Stop> {
         let key = key.ok_or_else(|| bad_request("its key is not one we certify"))?;
         let now = self.clock.now();
-        let signed = self.ca.issue(name, &key, self.validity_days, now)?;
+        let signed = self.ca.issue(name, &key, days, now)?;
         let certificate = IssuedCertificate {
             request,
             leaf: signed.leaf,
@@ -283,6 +289,8 @@ impl From<CaError> for Stop {
     }
 }
 
+/// How long a device has for the last step of over-the-air enrollment.
+const PROOF_DAYS: u32 = 1;
 const SIGNER_BITS: std::ops::RangeInclusive<u32> = 1024..=8192;
 /// Of a commonName (RFC 5280, appendix A: ub-common-name).
 const LONGEST_NAME: usize = 64;

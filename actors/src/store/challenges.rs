@@ -15,10 +15,10 @@ use schema::enrollment::ChannelState;
 use schema::link::{LinkId, LinkVoid};
 use schema::{ChannelNo, EnrollId, Leaf, UnixMillis};
 
-use super::links::count_link_use;
+use super::links::{count_link_use, open_link};
 use super::tables::{
-    CERTIFICATE, CERTIFICATE_DER, CHALLENGE, CHALLENGE_EXPIRY, CHANNEL, CertificateRecord,
-    CertificateRow, ChallengeRecord, ChallengeRow, ChannelRow, ISSUED, decode, encode,
+    Buys, CERTIFICATE, CERTIFICATE_DER, CHALLENGE, CHALLENGE_EXPIRY, CHANNEL, CertificateRecord,
+    CertificateRow, ChallengeRecord, ChallengeRow, ChannelRow, GoodFor, ISSUED, decode, encode,
 };
 use super::tail::Published;
 use super::{Store, StoreError};
@@ -81,6 +81,12 @@ pub enum Refusal {
     /// The certificate is not the bound identity of an enrollment that goes on.
     #[error("the signer's certificate is not the identity of an enrollment")]
     NotBound,
+    /// A step of over-the-air enrollment belongs to another device.
+    #[error("this is for another device")]
+    OtherDevice,
+    /// The certificate is none that over-the-air enrollment issued for its last step.
+    #[error("the signer's certificate is not one of over-the-air enrollment")]
+    NotProof,
 }
 
 impl ChallengeRecord {
@@ -97,6 +103,24 @@ impl ChallengeRecord {
             Ok(())
         }
     }
+
+    /// What the certificate it buys is good for; nothing when it buys none.
+    #[must_use]
+    pub fn good_for(&self) -> Option<&GoodFor> {
+        match &self.buys {
+            Buys::Certificate(good_for) => Some(good_for),
+            Buys::Step(_) => None,
+        }
+    }
+
+    /// The device its certificate is issued for, if that is known.
+    #[must_use]
+    pub fn named(&self) -> Option<&EnrollId> {
+        match self.good_for() {
+            Some(GoodFor::Enrollment { only_for: Some(id) }) => Some(id),
+            _ => self.enrollment.as_ref(),
+        }
+    }
 }
 
 impl Store {
@@ -105,24 +129,25 @@ impl Store {
     /// # Errors
     /// [`StoreError`]: the store's own trouble.
     pub async fn mint_challenge(&self, challenge: NewChallenge) -> Result<String, StoreError> {
+        self.mint(ChallengeRecord {
+            link: challenge.link,
+            shared: challenge.shared,
+            enrollment: challenge.enrollment,
+            expires: challenge.expires,
+            spent_on: None,
+            buys: Buys::Certificate(GoodFor::ANY),
+        })
+        .await
+    }
+
+    pub(super) async fn mint(&self, record: ChallengeRecord) -> Result<String, StoreError> {
         let mut random = [0; CHALLENGE_BYTES];
         aws_lc_rs::rand::fill(&mut random).map_err(|_| StoreError::broken("no randomness"))?;
         let secret = URL_SAFE_NO_PAD.encode(random);
         let hash = Self::challenge_hash(secret.as_bytes());
         let now = self.expiry_clock();
         self.write(move |transaction| {
-            clear_away(transaction, now)?;
-            let record = ChallengeRecord {
-                link: challenge.link,
-                shared: challenge.shared,
-                enrollment: challenge.enrollment,
-                expires: challenge.expires,
-                spent_on: None,
-            };
-            put_challenge(transaction, &hash, &record)?;
-            transaction
-                .open_table(CHALLENGE_EXPIRY)?
-                .insert((record.expires.minutes(), hash.as_slice()), ())?;
+            new_challenge(transaction, &hash, &record, now)?;
             Ok(Box::new(|_: &Published| {}))
         })
         .await?;
@@ -194,7 +219,7 @@ impl Store {
         hash: [u8; 32],
         certificate: IssuedCertificate,
     ) -> Result<Spent, StoreError> {
-        self.issue(move |transaction, now| {
+        self.decide(move |transaction, now| {
             let key = sha256(&[&hash, &certificate.request]);
             if let Some(der) = issued_before(transaction, &key)? {
                 return Ok(Spent::AlreadyIssued(der));
@@ -206,11 +231,14 @@ impl Store {
             if let Err(refusal) = challenge.check(now) {
                 return Ok(Spent::Refused(refusal));
             }
+            let Buys::Certificate(good_for) = challenge.buys.clone() else {
+                return Ok(Spent::Refused(Refusal::Unknown));
+            };
             let through = LinkId(challenge.link.clone());
-            if let Err(void) = count_link_use(transaction, &through, now)? {
-                return Ok(Spent::Refused(Refusal::Link(void)));
+            if let Err(refusal) = let_through(transaction, &through, &good_for, now)? {
+                return Ok(Spent::Refused(refusal));
             }
-            let (issued_for, link) = (challenge.enrollment.clone(), challenge.link.clone());
+            let issued_for = challenge.enrollment.clone();
             if !challenge.shared {
                 challenge.spent_on = Some(certificate.leaf);
                 put_challenge(transaction, &hash, &challenge)?;
@@ -220,7 +248,8 @@ impl Store {
                 Some(&key),
                 &certificate,
                 issued_for,
-                Some(link),
+                Some(through.0),
+                good_for,
             )?;
             Ok(Spent::Issued)
         })
@@ -236,7 +265,7 @@ impl Store {
         bound: Leaf,
         certificate: IssuedCertificate,
     ) -> Result<Spent, StoreError> {
-        self.issue(move |transaction, _| {
+        self.decide(move |transaction, _| {
             let key = sha256(&[&bound.0, &certificate.request]);
             if let Some(der) = issued_before(transaction, &key)? {
                 return Ok(Spent::AlreadyIssued(der));
@@ -248,16 +277,25 @@ impl Store {
             };
             drop(channels);
             drop(certificates);
-            record(transaction, Some(&key), &certificate, Some(id), None)?;
+            let good_for = GoodFor::ANY;
+            record(
+                transaction,
+                Some(&key),
+                &certificate,
+                Some(id),
+                None,
+                good_for,
+            )?;
             Ok(Spent::Issued)
         })
         .await
     }
 
-    pub(super) async fn issue(
+    /// Decides in the writer, by its clock, and tells once what was decided is durable.
+    pub(super) async fn decide<T: Clone + Send + Sync + 'static>(
         &self,
-        decide: impl FnOnce(&WriteTransaction, UnixMillis) -> Result<Spent, StoreError> + Send + 'static,
-    ) -> Result<Spent, StoreError> {
+        decide: impl FnOnce(&WriteTransaction, UnixMillis) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
         let decided = Arc::new(OnceLock::new());
         let told = decided.clone();
         let published = self.inner.published.clone();
@@ -278,14 +316,16 @@ pub(super) fn record(
     certificate: &IssuedCertificate,
     issued_for: Option<EnrollId>,
     link: Option<String>,
+    good_for: GoodFor,
 ) -> Result<(), StoreError> {
     let leaf = certificate.leaf.0;
-    let row = CertificateRow::V2(CertificateRecord {
+    let row = CertificateRow::V3(CertificateRecord {
         bound_to: None,
         issued_for,
         not_after: certificate.not_after,
         serial: certificate.serial.clone(),
         link,
+        good_for,
     });
     transaction
         .open_table(CERTIFICATE)?
@@ -299,6 +339,21 @@ pub(super) fn record(
             .insert(key.as_slice(), leaf.as_slice())?;
     }
     Ok(())
+}
+
+/// Lets a certificate through its link. Only one that a device enrolls under is a use.
+fn let_through(
+    transaction: &WriteTransaction,
+    link: &LinkId,
+    good_for: &GoodFor,
+    now: UnixMillis,
+) -> Result<Result<(), Refusal>, StoreError> {
+    Ok(match good_for {
+        GoodFor::Enrollment { .. } => {
+            count_link_use(transaction, link, now)?.map_err(Refusal::Link)
+        }
+        GoodFor::Proof { device, .. } => open_link(transaction, link, device, now)?.map(drop),
+    })
 }
 
 /// Drops a few challenges that expired a day ago or earlier: minting pays for cleaning.
@@ -322,25 +377,40 @@ fn clear_away(transaction: &WriteTransaction, now: UnixMillis) -> Result<(), Sto
     Ok(())
 }
 
-fn put_challenge(
+/// Keeps a challenge nobody had before.
+pub(super) fn new_challenge(
+    transaction: &WriteTransaction,
+    hash: &[u8; 32],
+    record: &ChallengeRecord,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    clear_away(transaction, now)?;
+    put_challenge(transaction, hash, record)?;
+    transaction
+        .open_table(CHALLENGE_EXPIRY)?
+        .insert((record.expires.minutes(), hash.as_slice()), ())?;
+    Ok(())
+}
+
+pub(super) fn put_challenge(
     transaction: &WriteTransaction,
     hash: &[u8; 32],
     challenge: &ChallengeRecord,
 ) -> Result<(), StoreError> {
-    let row = encode(&ChallengeRow::V1(challenge.clone()))?;
+    let row = encode(&ChallengeRow::V2(challenge.clone()))?;
     transaction
         .open_table(CHALLENGE)?
         .insert(hash.as_slice(), row.as_slice())?;
     Ok(())
 }
 
-fn challenge_in(
+pub(super) fn challenge_in(
     table: &impl ReadableTable<&'static [u8], &'static [u8]>,
     hash: &[u8; 32],
 ) -> Result<Option<ChallengeRecord>, StoreError> {
     let row = table.get(hash.as_slice())?;
     let row = row.map(|row| decode::<ChallengeRow>(row.value()));
-    Ok(row.transpose()?.map(|ChallengeRow::V1(record)| record))
+    Ok(row.transpose()?.map(ChallengeRow::into_record))
 }
 
 fn issued_before(
@@ -513,5 +583,6 @@ mod tests {
         let row = encode(&Old::V1(Some(ChannelNo(7)), None, 5, "AB".into())).unwrap();
         let record = decode::<CertificateRow>(&row).unwrap().into_record();
         assert_eq!((record.bound_to, record.link), (Some(ChannelNo(7)), None));
+        assert_eq!(record.good_for, GoodFor::ANY);
     }
 }

@@ -13,7 +13,7 @@ use super::links::came_through;
 use super::operations::CheckedIn;
 use super::tables::{
     CERTIFICATE, CHANNEL, CHANNEL_BY_ID, CertificateRecord, CertificateRow, ChannelRow, ENROLLED,
-    Entry, PUSH_DEAD, QueueRow, SECRET, SEEN_BODY, decode, encode,
+    Entry, GoodFor, PUSH_DEAD, QueueRow, SECRET, SEEN_BODY, decode, encode,
 };
 
 impl Batch<'_> {
@@ -147,13 +147,14 @@ impl Batch<'_> {
                 not_after: identity.not_after,
                 serial: identity.serial.clone(),
                 link: None,
+                good_for: GoodFor::ANY,
             },
         };
         let link = record.link.clone();
         let mut table = self.transaction.open_table(CERTIFICATE)?;
         table.insert(
             leaf.0.as_slice(),
-            encode(&CertificateRow::V2(record))?.as_slice(),
+            encode(&CertificateRow::V3(record))?.as_slice(),
         )?;
         Ok(Some(link))
     }

@@ -9,10 +9,11 @@ use schema::ChannelNo;
 use schema::UnixMillis;
 use schema::enrollment::EnrolledWith;
 use schema::link::{Link, LinkId, LinkVoid};
+use schema::ota::OtaDevice;
 
 use super::challenges::record;
 use super::tables::{
-    ANNOTATION, Annotation, AnnotationRow, LINK, LINK_BY_ID, LinkRow, META, decode, encode,
+    ANNOTATION, Annotation, AnnotationRow, GoodFor, LINK, LINK_BY_ID, LinkRow, META, decode, encode,
 };
 use super::tail::Published;
 use super::{IssuedCertificate, Refusal, Spent, Store, StoreError};
@@ -40,7 +41,7 @@ impl Store {
             let mut links = transaction.open_table(LINK)?;
             let no = links.last()?.map_or(1, |(no, _)| no.value() + 1);
             ids.insert(link.id.0.as_str(), no)?;
-            links.insert(no, encode(&LinkRow::V2(link))?.as_slice())?;
+            links.insert(no, encode(&LinkRow::V3(link))?.as_slice())?;
             if transaction.open_table(META)?.get(PUBLIC_URL)?.is_none() {
                 keep_urls(transaction, &urls)?;
             }
@@ -141,12 +142,20 @@ impl Store {
         certificate: IssuedCertificate,
     ) -> Result<Spent, StoreError> {
         let (id, issued_for) = (link.id.clone(), link.device.clone());
-        self.issue(move |transaction, now| {
+        self.decide(move |transaction, now| {
             if let Err(void) = count_link_use(transaction, &id, now)? {
                 return Ok(Spent::Refused(Refusal::Link(void)));
             }
             // Whoever fetches the profile again gets another identity: there is no resend.
-            record(transaction, None, &certificate, issued_for, Some(id.0))?;
+            let good_for = GoodFor::ANY;
+            record(
+                transaction,
+                None,
+                &certificate,
+                issued_for,
+                Some(id.0),
+                good_for,
+            )?;
             Ok(Spent::Issued)
         })
         .await
@@ -220,6 +229,28 @@ pub(super) fn count_link_use(
     change_link(transaction, id, |link| link.used(now))
 }
 
+/// A link through which this device may come now.
+pub(super) fn open_link(
+    transaction: &WriteTransaction,
+    id: &LinkId,
+    device: &OtaDevice,
+    now: UnixMillis,
+) -> Result<Result<Link, Refusal>, StoreError> {
+    let ids = transaction.open_table(LINK_BY_ID)?;
+    let links = transaction.open_table(LINK)?;
+    let Some((_, link)) = link_in(&ids, &links, id)? else {
+        return Ok(Err(Refusal::Unknown));
+    };
+    if let Err(void) = link.open(now) {
+        return Ok(Err(Refusal::Link(void)));
+    }
+    let named = link.device.as_ref();
+    if named.is_some_and(|named| !device.is(named)) {
+        return Ok(Err(Refusal::OtherDevice));
+    }
+    Ok(Ok(link))
+}
+
 /// What a device enrolled with that came through a link; its tags are put on the device.
 pub(super) fn came_through(
     transaction: &WriteTransaction,
@@ -259,7 +290,7 @@ fn change_link(
     };
     Ok(match change(link) {
         Ok(link) => {
-            links.insert(no, encode(&LinkRow::V2(link))?.as_slice())?;
+            links.insert(no, encode(&LinkRow::V3(link))?.as_slice())?;
             Ok(())
         }
         Err(void) => Err(void),
@@ -330,6 +361,7 @@ mod tests {
             topic: Topic("com.apple.mgmt.x".into()),
             shared: true,
             identity: IdentityKind::Scep,
+            ota: false,
             managed_apple_id: None,
             offers: EnrolledWith {
                 server_url: "https://mdm.example.org/mdm/connect".into(),
@@ -527,6 +559,8 @@ mod tests {
             leaf,
             ours: true,
             issued_for: None,
+            only_for: None,
+            proof: false,
             bound_elsewhere: false,
         };
         let id = EnrollId::device("D").unwrap();

@@ -20,6 +20,7 @@ mod inventory;
 mod links;
 mod open;
 mod operations;
+mod ota;
 mod pending;
 mod push_keys;
 mod read;
@@ -53,12 +54,13 @@ pub use open::StoreOptions;
 pub use operations::{
     Cancel, CancelOutcome, CheckedIn, Effect, Enqueued, Idempotency, Identity, NewCommand, Reported,
 };
+pub use ota::OtaStep;
 pub use pending::HandOut;
 pub use read::CommandSummary;
 pub use seal::Packed;
 pub use tables::{
-    Annotation, AuditEntry, Body, BodyAddress, CertificateRecord, ChallengeRecord, CommandRecord,
-    Entry, TokenRecord,
+    Annotation, AuditEntry, Body, BodyAddress, Buys, CertificateRecord, ChallengeRecord,
+    CommandRecord, Entry, GoodFor, OtaCaller, TokenRecord,
 };
 pub use tail::{Counts, Figures};
 

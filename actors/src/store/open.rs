@@ -198,8 +198,9 @@ fn migrate(transaction: &WriteTransaction) -> Result<(), StoreError> {
     match found {
         Some(SCHEMA_VERSION) => {}
         // Version 2 added tables and a certificate row that stands beside the old one,
-        // version 3 a row of links that does.
-        Some(1 | 2) => {
+        // version 3 a row of links that does, version 4 rows of links, challenges and
+        // certificates for over-the-air enrollment.
+        Some(1..=3) => {
             meta.insert("schema", encode(&SCHEMA_VERSION)?.as_slice())?;
         }
         Some(found) => {

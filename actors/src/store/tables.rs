@@ -8,6 +8,7 @@ use redb::TableDefinition;
 use schema::enrollment::{EnrolledWith, Enrollment};
 use schema::inventory::Known;
 use schema::link::{IdentityKind, Link, LinkId};
+use schema::ota::OtaDevice;
 use schema::queue::State;
 use schema::report::{ErrorItem, Status};
 use schema::{ChannelNo, CommandUuid, Seq, UnixMillis};
@@ -17,7 +18,7 @@ use super::StoreError;
 use super::segments::Address;
 
 /// Version of everything on this page.
-pub(super) const SCHEMA_VERSION: u32 = 3;
+pub(super) const SCHEMA_VERSION: u32 = 4;
 
 /// Name -> bytes: `schema`, `numbers`, `instance`, `public_url`, `clock` (the journal
 /// position and the time at which an admin confirmed the clock), `inventory` (the position
@@ -110,7 +111,9 @@ pub(super) enum CertificateRow {
     /// Before we issued any.
     V1(BoundCertificate),
     /// With the link.
-    V2(CertificateRecord),
+    V2(LinkedCertificate),
+    /// With what it is good for.
+    V3(CertificateRecord),
 }
 
 /// A [`CertificateRecord`] as schema version 1 wrote it.
@@ -120,6 +123,16 @@ pub(super) struct BoundCertificate {
     issued_for: Option<schema::EnrollId>,
     not_after: i64,
     serial: String,
+}
+
+/// A [`CertificateRecord`] as schema version 2 wrote it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct LinkedCertificate {
+    bound_to: Option<ChannelNo>,
+    issued_for: Option<schema::EnrollId>,
+    not_after: i64,
+    serial: String,
+    link: Option<String>,
 }
 
 /// What we know of an identity certificate.
@@ -135,6 +148,30 @@ pub struct CertificateRecord {
     pub serial: String,
     /// The enrollment link it was issued through.
     pub link: Option<String>,
+    /// What it is good for.
+    pub good_for: GoodFor,
+}
+
+/// What a certificate is good for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GoodFor {
+    /// Enrolling, and everything after.
+    Enrollment {
+        /// The one device that may enroll under it, where it proved itself before.
+        only_for: Option<schema::EnrollId>,
+    },
+    /// The last step of over-the-air enrollment, and nothing else.
+    Proof {
+        /// The device that said it is this one.
+        device: OtaDevice,
+        /// Hash of the challenge it said it with.
+        challenge: [u8; 32],
+    },
+}
+
+impl GoodFor {
+    /// Enrolling any device.
+    pub const ANY: Self = Self::Enrollment { only_for: None };
 }
 
 impl CertificateRecord {
@@ -155,8 +192,17 @@ impl CertificateRow {
                 not_after: row.not_after,
                 serial: row.serial,
                 link: None,
+                good_for: GoodFor::ANY,
             },
-            Self::V2(record) => record,
+            Self::V2(row) => CertificateRecord {
+                bound_to: row.bound_to,
+                issued_for: row.issued_for,
+                not_after: row.not_after,
+                serial: row.serial,
+                link: row.link,
+                good_for: GoodFor::ANY,
+            },
+            Self::V3(record) => record,
         }
     }
 }
@@ -164,8 +210,20 @@ impl CertificateRow {
 /// A row of [`CHALLENGE`].
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum ChallengeRow {
-    /// The first version.
-    V1(ChallengeRecord),
+    /// When each bought an identity to enroll under.
+    V1(FirstChallenge),
+    /// With what it buys.
+    V2(ChallengeRecord),
+}
+
+/// A [`ChallengeRecord`] as schema version 3 wrote it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct FirstChallenge {
+    link: String,
+    shared: bool,
+    enrollment: Option<schema::EnrollId>,
+    expires: UnixMillis,
+    spent_on: Option<schema::Leaf>,
 }
 
 /// A challenge, without its secret.
@@ -181,6 +239,43 @@ pub struct ChallengeRecord {
     pub expires: UnixMillis,
     /// The certificate a one-time challenge was spent on.
     pub spent_on: Option<schema::Leaf>,
+    /// What it buys.
+    pub buys: Buys,
+}
+
+/// What a challenge buys.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Buys {
+    /// A certificate.
+    Certificate(GoodFor),
+    /// The next step of over-the-air enrollment, for the first device that comes.
+    Step(Option<OtaCaller>),
+}
+
+/// A device that said what it is under its manufacturer's certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OtaCaller {
+    /// What it said.
+    pub device: OtaDevice,
+    /// The certificate it signed with.
+    pub leaf: schema::Leaf,
+}
+
+impl ChallengeRow {
+    /// The record in today's shape.
+    pub(super) fn into_record(self) -> ChallengeRecord {
+        match self {
+            Self::V1(row) => ChallengeRecord {
+                link: row.link,
+                shared: row.shared,
+                enrollment: row.enrollment,
+                expires: row.expires,
+                spent_on: row.spent_on,
+                buys: Buys::Certificate(GoodFor::ANY),
+            },
+            Self::V2(record) => record,
+        }
+    }
 }
 
 /// A row of [`LINK`].
@@ -189,7 +284,9 @@ pub(super) enum LinkRow {
     /// When every device got its identity by SCEP.
     V1(ScepLink),
     /// With the kind of identity.
-    V2(Link),
+    V2(DirectLink),
+    /// With over-the-air enrollment.
+    V3(Link),
 }
 
 /// A [`Link`] as schema version 2 wrote it.
@@ -206,6 +303,27 @@ pub(super) struct ScepLink {
     device: Option<schema::EnrollId>,
     topic: schema::Topic,
     shared: bool,
+    managed_apple_id: Option<String>,
+    offers: EnrolledWith,
+    revoked: bool,
+    principal: String,
+}
+
+/// A [`Link`] as schema version 3 wrote it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct DirectLink {
+    id: LinkId,
+    secret: [u8; 32],
+    request: [u8; 32],
+    created: UnixMillis,
+    expires: UnixMillis,
+    max_uses: u32,
+    uses: u32,
+    tags: Vec<String>,
+    device: Option<schema::EnrollId>,
+    topic: schema::Topic,
+    shared: bool,
+    identity: IdentityKind,
     managed_apple_id: Option<String>,
     offers: EnrolledWith,
     revoked: bool,
@@ -229,12 +347,32 @@ impl LinkRow {
                 topic: row.topic,
                 shared: row.shared,
                 identity: IdentityKind::Scep,
+                ota: false,
                 managed_apple_id: row.managed_apple_id,
                 offers: row.offers,
                 revoked: row.revoked,
                 principal: row.principal,
             },
-            Self::V2(link) => link,
+            Self::V2(row) => Link {
+                id: row.id,
+                secret: row.secret,
+                request: row.request,
+                created: row.created,
+                expires: row.expires,
+                max_uses: row.max_uses,
+                uses: row.uses,
+                tags: row.tags,
+                device: row.device,
+                topic: row.topic,
+                shared: row.shared,
+                identity: row.identity,
+                ota: false,
+                managed_apple_id: row.managed_apple_id,
+                offers: row.offers,
+                revoked: row.revoked,
+                principal: row.principal,
+            },
+            Self::V3(link) => link,
         }
     }
 }

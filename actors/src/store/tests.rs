@@ -17,6 +17,7 @@ mod disk;
 mod faults;
 mod inventory;
 mod model;
+mod older;
 mod power;
 
 const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
@@ -66,6 +67,8 @@ impl Desk {
             leaf,
             ours: false,
             issued_for: None,
+            only_for: None,
+            proof: false,
             bound_elsewhere: false,
         };
         let opened = Enrollment::open(
@@ -402,6 +405,8 @@ async fn a_re_enrollment_ends_the_epoch_and_an_identity_serves_one_device() {
         leaf: leaf_of("D"),
         ours: false,
         issued_for: None,
+        only_for: None,
+        proof: false,
         bound_elsewhere: false,
     };
     let opened = Enrollment::open(
@@ -440,6 +445,8 @@ impl Desk {
             leaf: leaf_of(id),
             ours: false,
             issued_for: None,
+            only_for: None,
+            proof: false,
             bound_elsewhere: false,
         };
         let mut current = enrollment.clone();

@@ -539,6 +539,7 @@ impl Campaign {
             tags: Vec::new(),
             device: None,
             identity: IdentityKind::Scep,
+            ota: false,
             topic: Topic("com.apple.mgmt.x".into()),
             shared: false,
             managed_apple_id: None,
@@ -573,6 +574,8 @@ fn claim(leaf: Leaf) -> Claim {
         leaf,
         ours: false,
         issued_for: None,
+        only_for: None,
+        proof: false,
         bound_elsewhere: false,
     }
 }
