@@ -66,7 +66,7 @@ pub async fn list(
         .map(ChannelNo);
     let (devices, more) = app
         .store
-        .devices(after, limit, |device| test.takes(device))?;
+        .devices(after, limit, |device| test.takes(device, &app.store))?;
     let next = devices
         .last()
         .filter(|_| more)
