@@ -4,6 +4,7 @@
 //! nouns look like. The token goes to that URL alone: no redirect is followed, and plain
 //! HTTP never takes a proxy of the environment.
 
+use std::io::Write;
 use std::time::Duration;
 
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderValue};
@@ -136,6 +137,25 @@ impl AdminClient {
         Ok(body.to_vec())
     }
 
+    /// Has something made and takes it in as it comes, however long that lasts.
+    ///
+    /// # Errors
+    /// [`ClientError`]; what came by then is a part of it.
+    pub async fn download(
+        &self,
+        path: &[&str],
+        body: &Value,
+        into: &mut impl Write,
+    ) -> Result<(), ClientError> {
+        let request = self.request(Method::POST, path, &[])?;
+        let request = request.json(body).timeout(A_DAY);
+        let mut response = self.answer(request).await?;
+        while let Some(chunk) = response.chunk().await.map_err(ClientError::CutOff)? {
+            into.write_all(&chunk).map_err(ClientError::Local)?;
+        }
+        Ok(())
+    }
+
     fn request(
         &self,
         method: Method,
@@ -253,6 +273,12 @@ pub enum ClientError {
     /// Something that is not this API answered.
     #[error("status {0} from something that is not the admin API")]
     Unexpected(StatusCode),
+    /// The answer broke off.
+    #[error("the answer broke off; the server's log says why")]
+    CutOff(#[source] reqwest::Error),
+    /// What came cannot be kept.
+    #[error("what the server sends cannot be written")]
+    Local(#[source] std::io::Error),
     /// An answer of another shape.
     #[error("the answer is not what the admin API gives")]
     Unreadable,
@@ -284,6 +310,7 @@ fn with_body(request: RequestBuilder, body: Option<&Value>) -> RequestBuilder {
     }
 }
 
+const A_DAY: Duration = Duration::from_secs(24 * 3600);
 /// As many items as a page may have.
 const PAGE: usize = 1000;
 

@@ -39,7 +39,7 @@ pub struct App {
     pub messages: MessageVerifier,
     /// Makes enrollment profiles.
     pub enroller: Enroller,
-    /// PEM of the TLS root devices must be told to trust, when it is one of our own.
+    /// PEM of the TLS root devices must be told to trust, when it is our own or a private CA's.
     pub tls_root_pem: Option<Vec<u8>>,
     /// The SCEP server, and the device CA behind it.
     pub scep: Scep,

@@ -2,12 +2,15 @@
 //!
 //! What was asked for goes to stdout, all else to stderr: tables for people, `--json`
 //! for programs. Exit codes: 0 done, 1 failed, 2 usage. Client verbs know the admin
-//! API only; `serve`, `check-config`, `doctor` and `token` work on this machine.
+//! API only; `serve`, `check-config`, `doctor`, `token`, `restore` and `compact` work on this
+//! machine, `backup` on both.
 
+mod backup;
 mod catalog;
 mod check_config;
 mod clock;
 mod commands;
+mod compact;
 mod connection;
 mod device;
 mod devices;
@@ -18,6 +21,7 @@ mod keys;
 mod logging;
 mod output;
 mod push_certificates;
+mod restore;
 mod send;
 mod serve;
 mod token;
@@ -63,6 +67,12 @@ enum Verb {
     /// Make, list and revoke API tokens, offline on the data directory.
     #[command(subcommand)]
     Token(token::Token),
+    /// Write all a new machine needs to one file, while the server runs or not.
+    Backup(backup::Backup),
+    /// Make a data directory of a backup, or prove the backup (--verify).
+    Restore(restore::Restore),
+    /// Give room back that the database does not need; the server must be stopped.
+    Compact,
     /// Look at devices, wake and tag them.
     Devices(devices::Devices),
     /// Queue commands and see what became of them.
@@ -105,6 +115,9 @@ impl Cli {
             Verb::CheckConfig => check_config::run(file),
             Verb::Doctor(format) => block_on(doctor::run(file, format)),
             Verb::Token(verb) => block_on(verb.run(file)),
+            Verb::Backup(verb) => block_on(verb.run(file)),
+            Verb::Restore(verb) => block_on(verb.run(file)),
+            Verb::Compact => compact::run(file),
             Verb::Devices(verb) => block_on(verb.run(file)),
             Verb::Commands(verb) => block_on(verb.run(file)),
             Verb::PushCert(verb) => block_on(verb.run(file)),
@@ -214,6 +227,11 @@ mod tests {
             "reveille push-cert sign --vendor-cert v.pem --vendor-key v.key --chain a --chain b --csr c",
             "reveille push-cert renew certificate.pem --json",
             "reveille doctor --json",
+            "reveille backup backups --with-sealing-key",
+            "reveille backup - --url http://127.0.0.1:1",
+            "reveille restore a.tar.zst --to elsewhere --seal-key seal.key",
+            "reveille restore a.tar.zst --verify",
+            "reveille compact",
             "reveille demo --devices 3 --hold --break-one",
             "reveille demo --chaos",
             "reveille load idle --json",
@@ -239,6 +257,7 @@ mod tests {
             "reveille token create --principal ci --expires-days 0",
             "reveille devices list --limit 0",
             "reveille devices tag X",
+            "reveille restore a.tar.zst --to elsewhere --verify",
             "reveille push-cert renew",
             "reveille push-cert sign --vendor-cert v.pem --vendor-key v.key",
         ] {

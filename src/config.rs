@@ -12,6 +12,8 @@ use actors::ca::CaKey;
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, de};
 
+mod acme;
+
 /// The whole configuration.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -65,6 +67,14 @@ pub struct Device {
     pub cert_file: PathBuf,
     /// Its key.
     pub key_file: PathBuf,
+    /// Directory URL of the CA, for `acme`.
+    pub acme_directory: String,
+    /// Whom the CA may write to.
+    pub acme_contact: String,
+    /// The CA's terms of service are agreed to.
+    pub acme_agree_tos: bool,
+    /// The root of a private CA.
+    pub acme_root_file: PathBuf,
     /// Proxies whose client certificate header is believed.
     pub trusted_proxies: Vec<IpNet>,
     /// That header's name.
@@ -148,6 +158,8 @@ pub enum Tls {
     Auto,
     /// By us, with a certificate from files.
     Files,
+    /// By us, with a certificate of a public CA.
+    Acme,
     /// By a proxy in front.
     Off,
 }
@@ -329,6 +341,10 @@ impl Default for Device {
             tls: Tls::Auto,
             cert_file: PathBuf::new(),
             key_file: PathBuf::new(),
+            acme_directory: "https://acme-v02.api.letsencrypt.org/directory".into(),
+            acme_contact: String::new(),
+            acme_agree_tos: false,
+            acme_root_file: PathBuf::new(),
             trusted_proxies: Vec::new(),
             client_cert_header: String::new(),
             extra_ca_files: Vec::new(),
@@ -486,6 +502,7 @@ impl Config {
             );
         }
         self.check_tls()?;
+        self.device.check_acme()?;
         if self.scep.validity_days == 0 || self.scep.challenge_ttl_minutes == 0 {
             return wrong(
                 "scep",
@@ -572,7 +589,7 @@ mod tests {
             .filter(|line| line.contains(" = ") && !line.starts_with('#'));
         assert_eq!(
             shown.count(),
-            46,
+            50,
             "a key was added or removed: show it in config.toml too"
         );
     }

@@ -83,6 +83,9 @@ pub enum DeviceError {
     /// A report at the listener of check-ins.
     #[error("only check-ins are taken here")]
     NotHere,
+    /// A request on a connection that was for a CA to look at.
+    #[error("nothing is said over acme-tls/1")]
+    Validation,
 }
 
 impl From<StoreError> for DeviceError {
@@ -132,7 +135,7 @@ impl DeviceError {
             Self::Enroll(error) => error.outcome(),
             Self::UnknownLink => "unknown_link",
             Self::TooOften(_) => "too_often",
-            Self::NotHere => "not_here",
+            Self::NotHere | Self::Validation => "not_here",
         }
     }
 }
@@ -169,7 +172,7 @@ impl ResponseError for DeviceError {
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::Encoded | Self::MediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::TooOften(_) => StatusCode::TOO_MANY_REQUESTS,
-            Self::UnknownLink | Self::NotHere => StatusCode::NOT_FOUND,
+            Self::UnknownLink | Self::NotHere | Self::Validation => StatusCode::NOT_FOUND,
         }
     }
 
@@ -429,6 +432,7 @@ impl From<StoreError> for Problem {
             StoreError::Guard { .. } => Self::conflict("guard_threshold", detail),
             StoreError::TooManyOpen(_) => Self::conflict("too_many_open", detail),
             StoreError::BoundElsewhere(_) => Self::conflict("bound_elsewhere", detail),
+            StoreError::BackupRuns => Self::conflict("backup_running", detail),
             StoreError::LinkExists(_) => Self::conflict("link_exists", detail),
             _ => {
                 tracing::error!(error = detail, "the store failed a request");

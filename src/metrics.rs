@@ -210,6 +210,11 @@ fn floors(registry: &mut Registry, app: &App) {
         u64::from(app.store.clock_doubt().is_some()),
     );
     level(
+        "last_backup_timestamp_seconds",
+        "When the last backup was made, in seconds since 1970; 0 for never",
+        last_backup(app),
+    );
+    level(
         "actors_live",
         "Device actors in memory",
         app.registry.live() as u64,
@@ -231,6 +236,11 @@ fn floors(registry: &mut Registry, app: &App) {
     );
     let lag = read(&figures.position).saturating_sub(read(&figures.folded));
     level("journal_unfolded", "Journal entries not folded yet", lag);
+}
+
+fn last_backup(app: &App) -> u64 {
+    let last = app.store.last_backup().ok().flatten();
+    last.map_or(0, |made| made.seconds())
 }
 
 /// Whole days until each watched certificate ends, negative once it has.

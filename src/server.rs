@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor as _, Arbiter};
-use actix_web::dev::{Server, ServerHandle, Service as _};
+use actix_web::body::MessageBody;
+use actix_web::dev::{Server, ServerHandle, Service as _, ServiceRequest, ServiceResponse};
+use actix_web::middleware::{Next, from_fn};
 use actix_web::{App as WebApp, HttpServer, web};
 use actors::admission::Admission;
 use actors::apns::Endpoint;
@@ -25,12 +27,13 @@ use actors::{Clock, Store, StoreError, StoreOptions};
 use anyhow::Context as _;
 use rustls::ServerConfig;
 use schema::expiry::Purpose;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{oneshot, watch};
 
 use crate::app::App;
 use crate::auth::{Scope, new_token, token_record};
 use crate::config::Config;
 use crate::enroll::Enroller;
+use crate::error::DeviceError;
 use crate::identity::{IdentityVerifier, MessageVerifier};
 use crate::link_limits::LinkLimits;
 use crate::mdm::Takes;
@@ -53,8 +56,8 @@ pub struct Running {
     servers: Vec<ServerHandle>,
     ended: oneshot::Receiver<StoreError>,
     housekeeping: tokio::task::JoinHandle<()>,
-    certificates: tokio::task::JoinHandle<()>,
-    reload: Arc<Notify>,
+    certificates: Vec<tokio::task::JoinHandle<()>>,
+    reload: watch::Sender<()>,
     supervising: Arbiter,
 }
 
@@ -72,7 +75,7 @@ pub async fn serve(mut config: Config, clock: Clock) -> anyhow::Result<Running> 
     public_url::keep(&config, &store).await?;
     let supervising = Arbiter::new();
     let expiries = Expiries::default();
-    let (verifier, messages, ca) = verifiers(&config, &expiries)?;
+    let (verifier, messages, ca) = verifiers(&config, &store, &expiries)?;
     let device_tls = tls::device(&config, &clock, verifier.authority_names())
         .context("TLS of the device listener")?;
     let checkin_at = checkin.as_ref().map(TcpListener::local_addr).transpose()?;
@@ -94,17 +97,17 @@ pub async fn serve(mut config: Config, clock: Clock) -> anyhow::Result<Running> 
     let first_token = first_token(&app).await?;
 
     let (device_at, admin_at) = (device.local_addr()?, admin.local_addr()?);
-    let (device_tls, device_keeper) = tls::Listener::parts(device_tls);
-    let (admin_tls, admin_keeper) = tls::Listener::parts(admin_tls);
+    let (device_tls, device_upkeep) = tls::Listener::parts(device_tls);
+    let (admin_tls, admin_upkeep) = tls::Listener::parts(admin_tls);
     let checkin = checkin
         .map(|listener| device_server(app.clone(), listener, device_tls.clone(), Takes::CheckIns));
     let device = device_server(app.clone(), device, device_tls, Takes::All)?;
     let admin = admin_server(app.clone(), admin, admin_tls)?;
     let servers = run([device, admin].into_iter().chain(checkin.transpose()?));
 
-    let reload = Arc::new(Notify::new());
-    let keepers = device_keeper.into_iter().chain(admin_keeper).collect();
-    let certificates = actix::spawn(tls::keep(keepers, expiries, reload.clone()));
+    let reload = watch::Sender::new(());
+    let upkeep = device_upkeep.into_iter().chain(admin_upkeep);
+    let certificates = tls::keep(upkeep, &expiries, &reload);
     let housekeeper = Housekeeper::new(
         app.store.clone(),
         app.registry.clone(),
@@ -142,9 +145,10 @@ impl Running {
         }
     }
 
-    /// Reads the listeners' certificate files again.
+    /// Reads the listeners' certificate files again, and does not wait longer before it
+    /// asks a CA that refused.
     pub fn reload_certificates(&self) {
-        self.reload.notify_one();
+        self.reload.send_replace(());
     }
 
     /// Finishes what is in flight, refuses new, folds and closes.
@@ -153,7 +157,9 @@ impl Running {
             server.stop(true).await;
         }
         self.housekeeping.abort();
-        self.certificates.abort();
+        for task in &self.certificates {
+            task.abort();
+        }
         self.supervising.stop();
         self.app.store.close();
     }
@@ -196,10 +202,15 @@ pub fn open_store(config: &Config, clock: &Clock) -> Result<Store, StoreError> {
 /// Who proves identities, who proves messages, and the CA that issues.
 fn verifiers(
     config: &Config,
+    store: &Store,
     expiries: &Expiries,
 ) -> anyhow::Result<(IdentityVerifier, MessageVerifier, DeviceCa)> {
     let (key, days) = (config.scep.ca_key_type.into(), config.scep.ca_validity_days);
-    let ca = DeviceCa::open(&config.store.path, key, days)?;
+    let (known, _) = store.devices(None, 1, |_| Ok(true))?;
+    let ca = match known.as_slice() {
+        [] => DeviceCa::open(&config.store.path, key, days)?,
+        _ => DeviceCa::reopen(&config.store.path)?,
+    };
     if ca.key() != Some(key) {
         tracing::warn!("scep.ca_key_type: the device CA keeps the key it was made with");
     }
@@ -367,6 +378,7 @@ fn device_server(
         let config = app.config.device.clone();
         WebApp::new()
             .app_data(app.clone())
+            .wrap(from_fn(unless_for_the_ca))
             .configure(move |service| match takes {
                 Takes::All => {
                     scep::routes(service);
@@ -391,6 +403,18 @@ fn device_server(
         None => server.listen(listener)?,
     };
     Ok(server.run())
+}
+
+/// What comes over a connection that was for a CA to look at reaches no handler, and its
+/// answer no one: the connection is shut already.
+async fn unless_for_the_ca(
+    request: ServiceRequest,
+    next: Next<impl MessageBody>,
+) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
+    if request.conn_data::<tls::Validation>().is_some() {
+        return Err(DeviceError::Validation.into());
+    }
+    next.call(request).await
 }
 
 fn admin_server(

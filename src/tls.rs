@@ -1,22 +1,23 @@
 //! TLS of the listeners: which certificate they show, and what they ask of clients.
 //!
 //! Made by the composition root, one per listener that speaks TLS; a keeper renews
-//! or reloads the certificate while the server runs. Knows nothing of HTTP or of
+//! or reloads the certificate while the server runs, or has a public CA issue it. Knows
+//! nothing of HTTP or of
 //! devices: a client's certificate is handed on for the identity verifier to judge.
 
+pub(crate) mod acme;
 mod clients;
+mod connection;
 mod files;
 mod keeper;
 mod served;
 mod sessions;
+mod upkeep;
 
-use std::any::Any;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use actix_tls::accept::rustls_0_23::TlsStream;
-use actix_web::dev::Extensions;
 use actix_web::http::Uri;
 use actors::Clock;
 use actors::tls::TlsRootError;
@@ -26,14 +27,17 @@ use rustls::pki_types::ServerName;
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use thiserror::Error;
-use tokio::net::TcpStream;
 
+use self::acme::Renewal;
 use self::clients::Possession;
+use self::connection::ACME_TLS;
+pub(crate) use self::connection::{PeerLeaf, Validation, on_connect};
 use self::files::Files;
 use self::keeper::Keeper;
-pub(crate) use self::keeper::keep;
 use self::sessions::Sessions;
+pub(crate) use self::upkeep::{Upkeep, keep};
 use crate::config::{Admin, AdminTls, Config, Device, Tls};
+use crate::public_url::NoPublicUrl;
 
 /// TLS of one listener.
 #[derive(Debug)]
@@ -41,33 +45,37 @@ pub(crate) struct Listener {
     config: ServerConfig,
     /// PEM of the root devices must be told to trust; none when it is a public one.
     pub(crate) root_pem: Option<Vec<u8>>,
-    keeper: Keeper,
+    upkeep: Upkeep,
 }
 
 impl Listener {
     fn new(
-        keeper: Keeper,
+        upkeep: Upkeep,
         provider: Arc<CryptoProvider>,
         clients: Arc<dyn ClientCertVerifier>,
     ) -> Result<Self, TlsError> {
-        // ALPN is left to actix, which puts http/1.1 there, and h2 when it is built with it.
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .with_client_cert_verifier(clients)
-            .with_cert_resolver(keeper.served());
+            .with_cert_resolver(upkeep.served());
+        // The rest of ALPN is left to actix, which puts http/1.1 before this, and h2 when
+        // it is built with it.
+        if matches!(upkeep, Upkeep::Renewal(_)) {
+            config.alpn_protocols = vec![ACME_TLS.to_vec()];
+        }
         config.session_storage = Sessions::new();
         config.send_tls13_tickets = 1;
         Ok(Self {
             config,
-            root_pem: keeper.root_pem(),
-            keeper,
+            root_pem: upkeep.root_pem(),
+            upkeep,
         })
     }
 
     /// What the server is started with, and who is to look after it.
-    pub(crate) fn parts(listener: Option<Self>) -> (Option<ServerConfig>, Option<Keeper>) {
+    pub(crate) fn parts(listener: Option<Self>) -> (Option<ServerConfig>, Option<Upkeep>) {
         listener
-            .map(|listener| (listener.config, listener.keeper))
+            .map(|listener| (listener.config, listener.upkeep))
             .unzip()
     }
 }
@@ -93,6 +101,15 @@ pub enum TlsError {
     /// The URL has no host that a certificate can name.
     #[error("{0:?} has no host that a certificate can name")]
     NoHost(String),
+    /// The URL's host is an address.
+    #[error("{0} is {1:?}, and device.tls = \"acme\" needs a DNS name there")]
+    Address(&'static str, String),
+    /// No CA could come there.
+    #[error(transparent)]
+    PublicUrl(#[from] NoPublicUrl),
+    /// Devices are told of one root.
+    #[error("{path}: must hold one certificate in PEM, the CA's root", path = .0.display())]
+    NotOneRoot(PathBuf),
     /// The root of our own.
     #[error(transparent)]
     Root(#[from] TlsRootError),
@@ -100,10 +117,6 @@ pub enum TlsError {
     #[error(transparent)]
     Rustls(#[from] rustls::Error),
 }
-
-/// The client certificate of a connection, as it was shown in the handshake.
-#[derive(Clone, Debug)]
-pub(crate) struct PeerLeaf(pub(crate) Arc<[u8]>);
 
 /// TLS of the device listener, if it speaks it. `authorities` are the names, each a
 /// whole `Name` in DER, that clients are asked for certificates of.
@@ -115,15 +128,16 @@ pub(crate) fn device(
     clock: &Clock,
     authorities: Vec<Vec<u8>>,
 ) -> Result<Option<Listener>, TlsError> {
-    let keeper = match config.device.tls {
+    let upkeep = match config.device.tls {
         Tls::Off => return Ok(None),
-        Tls::Auto => Keeper::own(config, clock)?,
-        Tls::Files => Keeper::files("device.tls", device_files(config))?,
+        Tls::Auto => Upkeep::Keeper(Keeper::own(config, clock)?.into()),
+        Tls::Files => Upkeep::Keeper(Keeper::files("device.tls", device_files(config))?.into()),
+        Tls::Acme => Upkeep::Renewal(Renewal::new(config, clock)?.into()),
     };
     let provider = Arc::new(aws_lc_rs::default_provider());
     let algorithms = provider.signature_verification_algorithms;
     let clients = Arc::new(Possession::of(authorities, algorithms));
-    Listener::new(keeper, provider, clients).map(Some)
+    Listener::new(upkeep, provider, clients).map(Some)
 }
 
 /// TLS of the admin listener, if it speaks it.
@@ -137,26 +151,33 @@ pub(crate) fn admin(admin: &Admin) -> Result<Option<Listener>, TlsError> {
     };
     let provider = Arc::new(aws_lc_rs::default_provider());
     let nobody = WebPkiClientVerifier::no_client_auth();
-    Listener::new(keeper, provider, nobody).map(Some)
+    Listener::new(Upkeep::Keeper(keeper.into()), provider, nobody).map(Some)
 }
 
 /// What would keep the listeners from speaking TLS, each with the key at fault. Changes
 /// nothing.
 pub(crate) fn faults(config: &Config) -> Vec<(&'static str, TlsError)> {
     let checkin = match (config.device.tls, &*config.device.checkin_public_url) {
-        (Tls::Files | Tls::Off, _) | (Tls::Auto, "") => None,
+        (Tls::Files | Tls::Acme | Tls::Off, _) | (Tls::Auto, "") => None,
         (Tls::Auto, url) => host(url).err(),
     };
     let device = match config.device.tls {
         Tls::Auto => ("device.public_url", main_names(&config.device).err()),
         Tls::Files => ("device.tls", device_files(config).load().err()),
+        Tls::Acme => ("device.tls", acme::names(config).err()),
         Tls::Off => ("device.tls", None),
+    };
+    let root = match config.device.tls {
+        Tls::Acme => acme::root(config).err(),
+        Tls::Auto | Tls::Files | Tls::Off => None,
     };
     let admin = match config.admin.tls {
         AdminTls::Files => ("admin.tls", admin_files(&config.admin).load().err()),
         AdminTls::Off => ("admin.tls", None),
     };
-    [device, ("device.checkin_public_url", checkin), admin]
+    let checkin = ("device.checkin_public_url", checkin);
+    let root = ("device.acme_root_file", root);
+    [device, checkin, root, admin]
         .into_iter()
         .filter_map(|(key, error)| Some((key, error?)))
         .collect()
@@ -199,18 +220,6 @@ fn main_names(device: &Device) -> Result<Vec<ServerName<'static>>, TlsError> {
         .collect();
     names.extend(machine.filter(|machine| !names.contains(machine)));
     Ok(names)
-}
-
-/// Takes the client certificate of a new connection along, for the requests that come
-/// over it. rustls gives it for resumed sessions too.
-pub(crate) fn on_connect(connection: &dyn Any, extensions: &mut Extensions) {
-    let Some(stream) = connection.downcast_ref::<TlsStream<TcpStream>>() else {
-        return;
-    };
-    let chain = stream.get_ref().1.peer_certificates();
-    if let Some(leaf) = chain.and_then(<[_]>::first) {
-        extensions.insert(PeerLeaf(leaf.as_ref().into()));
-    }
 }
 
 fn server_name(text: &str) -> Option<ServerName<'static>> {

@@ -54,7 +54,19 @@ impl DeviceCa {
     /// # Errors
     /// [`CaError`] when a file cannot be read or written, or one of the two is missing.
     pub fn open(directory: &Path, key: CaKey, valid_days: u32) -> Result<Self, CaError> {
-        let pair = KeyPair::open(directory, "ca", || make(key, valid_days))?;
+        Self::of(KeyPair::open(directory, NAME, || make(key, valid_days))?)
+    }
+
+    /// Reads the CA of a data directory that must have one: devices enrolled already.
+    ///
+    /// # Errors
+    /// [`CaError`] when a file cannot be read, or is missing.
+    pub fn reopen(directory: &Path) -> Result<Self, CaError> {
+        let pair = KeyPair::reopen(directory, NAME)?;
+        Self::of(pair.ok_or(CaError::Lost)?)
+    }
+
+    fn of(pair: KeyPair) -> Result<Self, CaError> {
         Ok(Self {
             certificate_pem: pair.certificate.to_pem()?,
             signer: Arc::new(pair),
@@ -95,6 +107,12 @@ impl DeviceCa {
 /// Why there is no device CA.
 #[derive(Debug, thiserror::Error)]
 pub enum CaError {
+    /// There is none where devices have certificates of one.
+    #[error(
+        "ca.pem and ca.key are missing from the data directory, though its store knows devices: \
+         put both back; a new CA would shut every device out"
+    )]
+    Lost,
     /// Its files are not what they should be; a new CA would shut all devices out.
     #[error("device CA: {0}")]
     Files(#[from] KeyFileError),
@@ -151,6 +169,9 @@ fn make(key: CaKey, valid_days: u32) -> Result<KeyPair, ErrorStack> {
     })
 }
 
+/// Its files are `ca.pem` and `ca.key`.
+const NAME: &str = "ca";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,5 +187,15 @@ mod tests {
             assert_eq!(made.certificate_pem, read.certificate_pem);
             assert_eq!(read.key(), Some(made_with));
         }
+    }
+
+    #[test]
+    fn where_devices_are_known_no_other_is_made() {
+        let directory = tempfile::tempdir().unwrap();
+        let none = DeviceCa::reopen(directory.path());
+        assert!(matches!(none, Err(CaError::Lost)));
+        let made = DeviceCa::open(directory.path(), CaKey::P256, 3650).unwrap();
+        let read = DeviceCa::reopen(directory.path()).unwrap();
+        assert_eq!(made.certificate_pem, read.certificate_pem);
     }
 }

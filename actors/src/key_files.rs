@@ -5,9 +5,8 @@
 //! error; but a start that was cut off while it made one goes on where it stopped.
 //! Called by the device CA, the TLS root and the profile signer.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use openssl::ec::{EcGroup, EcKey};
@@ -16,6 +15,8 @@ use openssl::nid::Nid;
 use openssl::pkey::{PKey, Private};
 use openssl::rsa::Rsa;
 use openssl::x509::X509;
+
+use crate::private_file::{staged, sync_directory, write_new};
 
 /// A certificate and its key. Has no `Debug`: a key is not shown.
 #[derive(Clone)]
@@ -48,23 +49,36 @@ impl KeyPair {
         name: &'static str,
         make: impl FnOnce() -> Result<Self, ErrorStack>,
     ) -> Result<Self, KeyFileError> {
+        if let Some(kept) = Self::reopen(directory, name)? {
+            return Ok(kept);
+        }
         let io = |error| KeyFileError::Io(name, error);
         let openssl = |error| KeyFileError::OpenSsl(name, error);
-        let files = ["key", "pem"].map(|kind| directory.join(format!("{name}.{kind}")));
+        let pem = make().and_then(|made| made.to_pem()).map_err(openssl)?;
+        for (file, pem) in files(directory, name).iter().zip(&pem) {
+            write_new(&staged(file), pem).map_err(io)?;
+        }
+        sync_directory(directory).map_err(io)?;
+        Self::reopen(directory, name)?.ok_or_else(|| io(io::ErrorKind::NotFound.into()))
+    }
+
+    /// Reads the pair, if there is one.
+    pub(crate) fn reopen(
+        directory: &Path,
+        name: &'static str,
+    ) -> Result<Option<Self>, KeyFileError> {
+        let io = |error| KeyFileError::Io(name, error);
+        let openssl = |error| KeyFileError::OpenSsl(name, error);
+        let files = files(directory, name);
         let made = files.clone().map(|file| staged(&file));
         let kept = files.iter().filter(|file| file.exists()).count();
         let each_exists = |(file, new): (&PathBuf, &PathBuf)| file.exists() || new.exists();
         if kept < 2 && !files.iter().zip(&made).all(each_exists) {
-            if let Some(missing) = files.iter().find(|file| kept == 1 && !file.exists()) {
-                let missing = missing.file_name().unwrap_or_default().to_string_lossy();
-                return Err(KeyFileError::Missing(missing.into_owned()));
-            }
-            let pair = make().map_err(openssl)?;
-            let pem = pair.to_pem().map_err(openssl)?;
-            for (new, pem) in made.iter().zip(&pem) {
-                replace_private(new, pem).map_err(io)?;
-            }
-            sync(directory).map_err(io)?;
+            let Some(missing) = files.iter().find(|file| kept == 1 && !file.exists()) else {
+                return Ok(None);
+            };
+            let missing = missing.file_name().unwrap_or_default().to_string_lossy();
+            return Err(KeyFileError::Missing(missing.into_owned()));
         }
         let mut renamed = false;
         for (file, new) in files.iter().zip(&made) {
@@ -74,7 +88,7 @@ impl KeyPair {
             }
         }
         if renamed {
-            sync(directory).map_err(io)?;
+            sync_directory(directory).map_err(io)?;
         }
         let [key, certificate] = files.map(fs::read);
         let pair = Self {
@@ -83,7 +97,10 @@ impl KeyPair {
         };
         let public = pair.certificate.public_key().map_err(openssl)?;
         let belongs = public.public_eq(&pair.key);
-        belongs.then_some(pair).ok_or(KeyFileError::NotAPair(name))
+        if !belongs {
+            return Err(KeyFileError::NotAPair(name));
+        }
+        Ok(Some(pair))
     }
 
     fn to_pem(&self) -> Result<[Vec<u8>; 2], ErrorStack> {
@@ -92,14 +109,6 @@ impl KeyPair {
             self.certificate.to_pem()?,
         ])
     }
-}
-
-/// Writes a file that only we may read, whole or not at all.
-pub(crate) fn replace_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let new = staged(path);
-    replace_private(&new, bytes)?;
-    fs::rename(&new, path)?;
-    path.parent().map_or(Ok(()), sync)
 }
 
 /// An RSA-2048 key.
@@ -113,30 +122,9 @@ pub(crate) fn p256_key() -> Result<PKey<Private>, ErrorStack> {
     PKey::from_ec_key(EcKey::generate(&group)?)
 }
 
-/// Writes a new file that only we may read, in place of what a crash left there.
-fn replace_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
-}
-
-/// Where a file is written before it has its name.
-fn staged(path: &Path) -> PathBuf {
-    let mut staged = path.as_os_str().to_owned();
-    staged.push(".new");
-    staged.into()
-}
-
-fn sync(directory: &Path) -> io::Result<()> {
-    File::open(directory)?.sync_all()
+/// Of the key and of the certificate.
+fn files(directory: &Path, name: &str) -> [PathBuf; 2] {
+    ["key", "pem"].map(|kind| directory.join(format!("{name}.{kind}")))
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
 //! What happens: everything that runs or remembers.
 //!
-//! The store, the device actors with their registry, the push supervisor and the
-//! device CA and the TLS root. The middle floor: it knows the nouns below (`schema`) and
-//! nothing of HTTP servers, configuration files or command lines above.
+//! The store, the device actors with their registry, the push supervisor, the device CA,
+//! the TLS root and the certificates of a public CA. The middle floor: it knows the nouns
+//! below (`schema`) and nothing of HTTP servers, configuration files or command lines above.
 
+pub mod acme;
 pub mod admission;
 pub mod apns;
 pub mod bits;
@@ -23,6 +24,7 @@ pub mod tls;
 pub mod wakes;
 
 mod error;
+mod private_file;
 
 pub use clock::Clock;
 pub use error::Fault;

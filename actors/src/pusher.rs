@@ -299,7 +299,14 @@ impl Pusher {
     fn recover(&mut self) -> Result<usize, StoreError> {
         let now = self.clock.now();
         let channels = self.store.channels_with_work()?;
-        for channel in &channels {
+        // Of a backup, many may be done that still seem open: no hurry.
+        let rate = u64::from(self.options.max_rate / AFTER_RESTORE).max(1);
+        let spread = self.store.fresh_from_backup();
+        for (nth, channel) in (0_u64..).zip(&channels) {
+            let now = match spread {
+                true => UnixMillis(now.0 + nth * 1000 / rate),
+                false => now,
+            };
             let pushed = self.store.last_pushed(*channel)?.filter(|at| *at <= now);
             let until = pushed.map(|at| at.plus_seconds(ANSWER_WITHIN_SECONDS));
             self.wakes.mark_at(*channel, until.unwrap_or(now).max(now));
@@ -550,3 +557,5 @@ fn jittered(now: UnixMillis, seconds: u64) -> UnixMillis {
 }
 
 const MOST_IN_FLIGHT: usize = 4096;
+/// After a restore wakes go at this part of the pace.
+const AFTER_RESTORE: u32 = 10;

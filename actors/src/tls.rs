@@ -4,6 +4,8 @@
 //! this one is carried to devices as a trust anchor. Made at the first start and kept in
 //! the data directory; the door that serves the certificate asks when to renew it.
 
+mod challenge;
+
 use std::fs;
 use std::io;
 use std::net::IpAddr;
@@ -22,7 +24,9 @@ use openssl::x509::{X509, X509Builder, X509Name, X509NameBuilder, X509NameRef};
 use rustls::pki_types::ServerName;
 use schema::UnixMillis;
 
-use crate::key_files::{KeyFileError, KeyPair, p256_key, replace_whole};
+pub use self::challenge::ChallengeCertificate;
+use crate::key_files::{KeyFileError, KeyPair, p256_key};
+use crate::private_file;
 
 /// The root, with its key: it signs rarely, but by itself.
 #[derive(Clone)]
@@ -102,7 +106,7 @@ impl TlsRoot {
         let (leaf, key) = self.issue(names, now)?;
         let mut pem = leaf.to_pem()?;
         pem.extend(key.private_key_to_pem_pkcs8()?);
-        replace_whole(&file, &pem)?;
+        private_file::replace(&file, &pem)?;
         self.with_chain(&leaf, &key)
     }
 
@@ -273,12 +277,12 @@ fn address(octets: &[u8]) -> Option<IpAddr> {
         .ok()
 }
 
-fn unix(time: &Asn1TimeRef) -> Result<i64, ErrorStack> {
+pub(crate) fn unix(time: &Asn1TimeRef) -> Result<i64, ErrorStack> {
     let since = Asn1Time::from_unix(0)?.diff(time)?;
     Ok(i64::from(since.days) * DAY + i64::from(since.secs))
 }
 
-fn seconds(time: UnixMillis) -> i64 {
+pub(crate) fn seconds(time: UnixMillis) -> i64 {
     i64::try_from(time.0 / 1000).unwrap_or(i64::MAX)
 }
 

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+use super::json::strict_json;
 use super::rendering::time;
 use super::targets::{Rejected, Targets};
 use crate::app::App;
@@ -267,38 +268,6 @@ pub fn find(app: &App, uuid: &str) -> Result<(Seq, CommandSummary), Problem> {
     let seq = app.store.seq_of(&uuid)?.ok_or_else(unknown)?;
     let summary = app.store.command(seq)?.ok_or_else(unknown)?;
     Ok((seq, summary))
-}
-
-/// Reads a JSON body that must be of the right media type and shape.
-///
-/// # Errors
-/// 415, 400 for broken JSON, 422 naming the field for JSON of the wrong shape.
-pub fn strict_json<T: serde::de::DeserializeOwned>(
-    request: &HttpRequest,
-    body: &[u8],
-) -> Result<T, Problem> {
-    use actix_web::HttpMessage as _;
-    if request.content_type() != "application/json" {
-        return Err(Problem::media_type("application/json is expected"));
-    }
-    let value: Value = serde_json::from_slice(body)
-        .map_err(|error| Problem::bad_request("bad_json", error.to_string()))?;
-    serde_path_to_error::deserialize(value).map_err(|error| {
-        let pointer = pointer(error.path());
-        Problem::field(pointer, error.inner().to_string())
-    })
-}
-
-fn pointer(path: &serde_path_to_error::Path) -> String {
-    use serde_path_to_error::Segment;
-    path.iter()
-        .fold(String::new(), |pointer, segment| match segment {
-            Segment::Seq { index } => format!("{pointer}/{index}"),
-            Segment::Map { key } | Segment::Enum { variant: key } => {
-                format!("{pointer}/{}", key.replace('~', "~0").replace('/', "~1"))
-            }
-            Segment::Unknown => pointer,
-        })
 }
 
 impl Order {

@@ -10,9 +10,10 @@ use schema::{ChannelNo, EnrollId};
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
-use super::commands::{Cancelled, find, strict_json};
+use super::commands::{Cancelled, find};
 use super::device_items::{CommandItem, DeviceDetail, DeviceItem, detail, item};
 use super::filter::Filter;
+use super::json::strict_json;
 use super::paging::{self, Asked, Page, cursor};
 use crate::app::App;
 use crate::auth::{Admin, Scope};

@@ -5,7 +5,8 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
 use super::{
-    catalog, clock, commands, devices, enrollment_links, push_certificates, results, system,
+    backups, catalog, clock, commands, devices, enrollment_links, push_certificates, results,
+    system,
 };
 
 /// The document.
@@ -19,7 +20,7 @@ use super::{
         push_certificates::list, push_certificates::put, push_certificates::csr, catalog::list,
         enrollment_links::create, enrollment_links::list, enrollment_links::show,
         enrollment_links::revoke, enrollment_links::profile,
-        clock::show, clock::confirm,
+        backups::create, clock::show, clock::confirm,
         system::healthz, system::readyz, system::metrics, system::version,
     ),
     security(("token" = [])),

@@ -11,8 +11,9 @@ use schema::{EnrollId, Topic, UnixMillis};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::commands::{idempotency, sha256, strict_json};
+use super::commands::{idempotency, sha256};
 use super::devices::checked_tags;
+use super::json::strict_json;
 use super::paging::{Asked, LINKS, Page, cursor};
 use super::push_certificates::topics;
 use super::rendering::time;

@@ -1,5 +1,6 @@
 //! The admin API: one line per route. Each resource has its file.
 
+pub mod backups;
 pub mod catalog;
 pub mod clock;
 pub mod commands;
@@ -8,6 +9,7 @@ pub mod devices;
 pub mod docs;
 pub mod enrollment_links;
 pub mod filter;
+pub mod json;
 pub mod paging;
 pub mod push_certificates;
 pub mod rendering;
@@ -27,7 +29,7 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .app_data(
             web::JsonConfig::default()
                 .limit(BODY_CAP)
-                .error_handler(json_error),
+                .error_handler(json::refused),
         )
         .app_data(
             web::QueryConfig::default().error_handler(|error, _| {
@@ -93,6 +95,7 @@ pub fn routes(config: &mut web::ServiceConfig) {
                     "/enrollment-links/{id}/profile",
                     web::get().to(enrollment_links::profile),
                 )
+                .route("/backups", web::post().to(backups::create))
                 .route("/clock", web::get().to(clock::show))
                 .route("/clock/confirm", web::post().to(clock::confirm))
                 .route("/catalog", web::get().to(catalog::list))
@@ -104,23 +107,19 @@ pub fn routes(config: &mut web::ServiceConfig) {
 /// An unknown path is 404, but only to those who may know.
 async fn unknown(request: HttpRequest) -> Result<&'static str, Problem> {
     authenticate(&request)?;
-    let known = request.match_pattern().is_some() && request.method() != Method::GET;
+    let known = request.match_pattern().is_some()
+        && request.method() != Method::GET
+        && !hides_a_slash(request.uri().path());
     if known {
         return Err(Problem::method_not_allowed());
     }
     Err(Problem::not_found("there is nothing at this path"))
 }
 
-fn json_error(error: actix_web::error::JsonPayloadError, _: &HttpRequest) -> actix_web::Error {
-    use actix_web::error::JsonPayloadError as E;
-    match error {
-        E::ContentType => Problem::media_type("application/json is expected"),
-        E::Overflow { .. } | E::OverflowKnownLength { .. } => {
-            Problem::too_large(format!("at most {BODY_CAP} bytes are taken"))
-        }
-        other => Problem::bad_request("bad_json", other.to_string()),
-    }
-    .into()
+/// A slash that is escaped parts nothing: such a path only looks like one that is served.
+fn hides_a_slash(path: &str) -> bool {
+    let path = path.to_ascii_lowercase();
+    path.contains("%2f") || path.contains("%5c")
 }
 
 const BODY_CAP: usize = 16 << 20;

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::commands::strict_json;
+use super::json::strict_json;
 use super::paging::Page;
 use super::rendering::time_of_seconds;
 use crate::app::App;

@@ -5,6 +5,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::push_certificates::topics;
+use super::rendering::time;
 use crate::app::App;
 use crate::metrics::Metrics;
 
@@ -17,6 +18,8 @@ pub struct Readiness {
     pub reasons: Vec<String>,
     /// What deserves a look but stops nothing.
     pub warnings: Vec<String>,
+    /// When the last backup was made.
+    pub last_backup_at: Option<String>,
 }
 
 /// The process is up.
@@ -60,11 +63,13 @@ pub async fn readyz(app: web::Data<App>) -> HttpResponse {
         }
         Err(problem) => reasons.push(problem.detail),
     }
+    let last_backup = app.store.last_backup().ok().flatten();
     let ready = reasons.is_empty();
     let body = Readiness {
         ready,
         reasons,
         warnings,
+        last_backup_at: last_backup.map(time),
     };
     if ready {
         HttpResponse::Ok().json(body)

@@ -89,7 +89,20 @@ pub(super) fn notes(config: &Config) -> Vec<&'static str> {
         Tls::Auto => notes.push(
             "device.public_url is empty: the server certificate is for this machine's own names only",
         ),
-        _ => notes.push("device.public_url is empty: the server does not know its own URL"),
+        // Without it no CA can be asked, which is a fault.
+        Tls::Acme => {}
+        Tls::Files | Tls::Off => {
+            notes.push("device.public_url is empty: the server does not know its own URL");
+        }
+    }
+    if device.tls == Tls::Acme
+        && device.checkin_listen.is_none()
+        && !device.checkin_public_url.is_empty()
+    {
+        notes.push(
+            "device.checkin_public_url leads to another server, as checkin_listen is empty: the \
+             certificate is not for its host",
+        );
     }
     match PublicUrl::of(config) {
         Ok(_) | Err(NoPublicUrl::Unset) => {}
@@ -198,6 +211,29 @@ mod tests {
         let mut config = Config::default();
         config.store.path = "/nowhere/reveille".into();
         assert_eq!(faults(&config), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_host_no_ca_can_reach_is_a_fault_and_a_name_it_is_not_for_a_note() {
+        let mut config = Config::default();
+        config.store.path = "/nowhere/reveille".into();
+        config.device.tls = Tls::Acme;
+        config.device.public_url = "https://192.0.2.7".into();
+        config.device.acme_root_file = "/nowhere.pem".into();
+        let wrong = faults(&config);
+        assert!(
+            wrong[0].starts_with("device.tls: device.public_url"),
+            "{wrong:?}"
+        );
+        assert!(wrong[1].starts_with("device.acme_root_file: "), "{wrong:?}");
+        config.device.public_url = "https://mdm.example.org".into();
+        config.device.acme_root_file = "".into();
+        assert_eq!(faults(&config), [""; 0]);
+        assert_eq!(notes(&config), [""; 0]);
+        config.device.checkin_public_url = "https://in.example.org".into();
+        assert!(notes(&config)[0].contains("not for its host"));
+        config.device.checkin_listen = Some(([127, 0, 0, 1], 0).into());
+        assert_eq!(notes(&config), [""; 0]);
     }
 
     #[test]

@@ -26,6 +26,11 @@ pub(super) struct Connection {
 }
 
 impl Connection {
+    /// Whether they name a server, rather than leave it to this machine's configuration.
+    pub(super) fn names_server(&self) -> bool {
+        self.url.as_ref().is_some_and(|url| !url.is_empty())
+    }
+
     /// The client these options mean.
     pub(super) fn client(self, file: Option<&Path>) -> anyhow::Result<AdminClient> {
         let given = |value: Option<String>| value.filter(|value| !value.is_empty());

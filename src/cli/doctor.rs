@@ -15,6 +15,7 @@ use super::check_config::{faults, notes};
 use super::output::{self, Format, plain, say};
 use crate::config::Config;
 
+mod acme;
 mod files;
 mod finding;
 mod listeners;
@@ -61,6 +62,7 @@ async fn examine(config: &Config, now: UnixMillis) -> Vec<Finding> {
     findings.push(files::disk(&config.store.path, config.store.reserve_mb));
     findings.push(files::device_ca(&config.store.path, now));
     findings.extend(files::own_certificates(&config.store.path, now));
+    findings.extend(acme::certificate(config, now));
     let mut running = false;
     match store::look(config, now) {
         Found::None => findings.push(Finding::ok("store", "made at the first start")),
@@ -70,7 +72,7 @@ async fn examine(config: &Config, now: UnixMillis) -> Vec<Finding> {
             match Readiness::ask(&config.admin).await {
                 Some(readiness) => {
                     running = true;
-                    findings.extend(readiness.findings());
+                    findings.extend(readiness.findings(now));
                 }
                 None => findings.push(listeners::silent(&config.admin)),
             }

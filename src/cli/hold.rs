@@ -76,6 +76,7 @@ fn answer(
     let sorry = move || async move { not_yet(to_admins) };
     let server = HttpServer::new(move || App::new().default_service(web::to(sorry)))
         .workers(1)
+        .on_connect(tls::on_connect)
         .disable_signals();
     let server = match tls {
         Some(tls) => server.bind_rustls_0_23(at, tls)?.run(),

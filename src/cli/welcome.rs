@@ -95,6 +95,11 @@ impl Wants {
                      its certificate is made for that host."
                         .to_owned(),
                 ),
+                Tls::Acme => steps.push(format!(
+                    "Lead port 443 of the public host to {}, past any proxy that ends TLS:\n\
+                     the CA comes there to see that the name is yours, now and at each renewal.",
+                    device.listen
+                )),
                 Tls::Off if device.trusted_proxies.is_empty() => steps.push(format!(
                     "Put a TLS proxy in front of {}: device.tls is \"off\".\n\
                      To have it pass client certificates on, set device.trusted_proxies and\n\
@@ -168,6 +173,7 @@ mod tests {
         for (tls, count, word) in [
             (Tls::Auto, 2, "public_url"),
             (Tls::Files, 1, "ServerURL"),
+            (Tls::Acme, 2, "port 443"),
             (Tls::Off, 2, "proxy"),
         ] {
             config.device.tls = tls;

@@ -13,10 +13,11 @@ use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::sign::CertifiedKey;
 use schema::expiry::Purpose;
 use schema::x509::Certificate;
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 use super::files::{Files, Stamp};
 use super::served::Served;
+use super::upkeep::asked;
 use super::{TlsError, own_names};
 use crate::config::Config;
 
@@ -47,14 +48,18 @@ enum Source {
 
 /// Looks after all certificates until it is dropped, and has their ends watched.
 /// `reload` says that files changed.
-pub(crate) async fn keep(mut keepers: Vec<Keeper>, expiries: Expiries, reload: Arc<Notify>) {
+pub(super) async fn keep(
+    mut keepers: Vec<Keeper>,
+    expiries: Expiries,
+    mut reload: watch::Receiver<()>,
+) {
     for keeper in &keepers {
         keeper.have_watched(&expiries);
     }
     loop {
         let asked = tokio::select! {
             () = tokio::time::sleep(LOOK_EVERY) => false,
-            () = reload.notified() => true,
+            () = asked(&mut reload) => true,
         };
         for keeper in &mut keepers {
             let swapped = if asked {
@@ -76,7 +81,7 @@ impl Keeper {
         let current = root.certificate_for(&names, clock.now())?;
         Ok(Self {
             name: "device.tls",
-            served: Served::new(certified(&current)?),
+            served: Served::new(Some(certified(&current)?)),
             source: Source::Own {
                 root,
                 names,
@@ -90,7 +95,7 @@ impl Keeper {
         let stamp = files.stamp();
         Ok(Self {
             name,
-            served: Served::new(files.load()?),
+            served: Served::new(Some(files.load()?)),
             source: Source::Files {
                 files,
                 loaded: stamp.clone(),
@@ -119,7 +124,8 @@ impl Keeper {
             return;
         }
         let served = self.served.now();
-        let leaf = served.cert.first().map(|leaf| Certificate::parse(leaf));
+        let leaf = served.as_ref().and_then(|served| served.cert.first());
+        let leaf = leaf.map(|leaf| Certificate::parse(leaf));
         match leaf {
             Some(Ok(leaf)) => expiries.watch(Purpose::Tls, self.name, leaf.not_after),
             _ => tracing::warn!(name = self.name, "the certificate's end cannot be read"),
@@ -217,7 +223,7 @@ mod tests {
     const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
 
     fn shown(keeper: &Keeper) -> Vec<u8> {
-        keeper.served.now().cert[0].to_vec()
+        keeper.served.now().unwrap().cert[0].to_vec()
     }
 
     /// Writes a new pair; its leaf.

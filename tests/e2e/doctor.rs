@@ -13,7 +13,7 @@ use crate::house::House;
 use crate::tls::CertificateFiles;
 
 /// Exit code and findings.
-async fn doctor(directory: &Path) -> (i32, Value) {
+pub(crate) async fn doctor(directory: &Path) -> (i32, Value) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_reveille"));
     command
         .args(["--config", "doctor.toml", "doctor", "--json"])
@@ -26,7 +26,7 @@ async fn doctor(directory: &Path) -> (i32, Value) {
 }
 
 /// The details of a check with an outcome.
-fn details(report: &Value, check: &str, outcome: &str) -> Vec<String> {
+pub(crate) fn details(report: &Value, check: &str, outcome: &str) -> Vec<String> {
     let checks = report["checks"].as_array().unwrap().iter();
     checks
         .filter(|finding| finding["check"] == check && finding["outcome"] == outcome)

@@ -68,7 +68,8 @@ impl House {
         Self::at(Clock::manual(NOW), change).await
     }
 
-    async fn at(clock: Clock, change: impl FnOnce(&mut Config)) -> Self {
+    /// The same by a clock of the test's.
+    pub(crate) async fn at(clock: Clock, change: impl FnOnce(&mut Config)) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let ca = DeviceCa::quick().unwrap();
         let apns = FakeApns::start(Script::default()).await.unwrap();
@@ -270,6 +271,16 @@ pub(crate) struct Stopped {
 }
 
 impl Stopped {
+    /// The data directory.
+    pub(crate) fn data(&self) -> &std::path::Path {
+        &self.config.store.path
+    }
+
+    /// The configuration of the next start.
+    pub(crate) fn config(&self) -> &Config {
+        &self.config
+    }
+
     /// Starts the server again with a changed configuration, or says why it did not.
     pub(crate) async fn start(
         mut self,

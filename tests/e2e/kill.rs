@@ -17,15 +17,15 @@ use sim::{Channel, Client, Device, DeviceCa, Proof, Target};
 use crate::house::{TOPIC, answer, id_of};
 
 /// The server as a process of its own.
-struct Server {
+pub(crate) struct Server {
     child: Child,
-    devices: String,
-    admin: String,
+    pub(crate) devices: String,
+    pub(crate) admin: String,
     answered_in: Duration,
 }
 
 impl Server {
-    fn start(directory: &Path) -> Self {
+    pub(crate) fn start(directory: &Path) -> Self {
         let began = Instant::now();
         let mut child = Command::new(env!("CARGO_BIN_EXE_reveille"))
             .args(["--config", "config.toml", "serve"])
@@ -55,7 +55,7 @@ impl Server {
         }
     }
 
-    fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
@@ -63,14 +63,14 @@ impl Server {
 
 /// What was acknowledged to somebody, and what the server must therefore know.
 #[derive(Default)]
-struct Promises {
-    queued: BTreeMap<String, Order>,
-    reported: BTreeSet<(String, String)>,
+pub(crate) struct Promises {
+    pub(crate) queued: BTreeMap<String, Order>,
+    pub(crate) reported: BTreeSet<(String, String)>,
     /// Commands in the order a device first got them.
     got: BTreeMap<String, Vec<(String, Instant)>>,
     enrolled_again: BTreeMap<String, Vec<Asked>>,
     checked: BTreeSet<String>,
-    broken: Vec<String>,
+    pub(crate) broken: Vec<String>,
 }
 
 /// When something was asked for, and when it was acknowledged, if it was.
@@ -82,8 +82,8 @@ struct Asked {
 
 /// A command that was acknowledged to the API.
 #[derive(Clone)]
-struct Order {
-    device: String,
+pub(crate) struct Order {
+    pub(crate) device: String,
     sent: Instant,
     acknowledged: Instant,
 }
@@ -143,14 +143,7 @@ async fn nothing_acknowledged_is_lost_and_nothing_happens_twice() {
         .unwrap_or(5);
     let directory = tempfile::tempdir().unwrap();
     let ca = DeviceCa::quick().unwrap();
-    std::fs::write(directory.path().join("ca.pem"), ca.pem()).unwrap();
-    std::fs::write(
-        directory.path().join("config.toml"),
-        "[device]\nlisten = \"127.0.0.1:0\"\ntls = \"off\"\nextra_ca_files = [\"ca.pem\"]\n\
-         trusted_proxies = [\"127.0.0.1/32\"]\nclient_cert_header = \"Client-Cert\"\n\
-         [admin]\nlisten = \"127.0.0.1:0\"\n[store]\nreserve_mb = 0\n[log]\nlevel = \"warn\"\n",
-    )
-    .unwrap();
+    configure(directory.path(), &ca);
     let devices: Vec<_> = (0..DEVICES)
         .map(|_| Arc::new(Device::new(&ca, TOPIC).unwrap()))
         .collect();
@@ -215,7 +208,19 @@ async fn nothing_acknowledged_is_lost_and_nothing_happens_twice() {
     server.kill();
 }
 
-fn line(server: &Server) -> Client {
+/// What a server in this directory needs, its device CA that of the simulated devices.
+pub(crate) fn configure(directory: &Path, ca: &DeviceCa) {
+    std::fs::write(directory.join("ca.pem"), ca.pem()).unwrap();
+    std::fs::write(
+        directory.join("config.toml"),
+        "[device]\nlisten = \"127.0.0.1:0\"\ntls = \"off\"\nextra_ca_files = [\"ca.pem\"]\n\
+         trusted_proxies = [\"127.0.0.1/32\"]\nclient_cert_header = \"Client-Cert\"\n\
+         [admin]\nlisten = \"127.0.0.1:0\"\n[store]\nreserve_mb = 0\n[log]\nlevel = \"warn\"\n",
+    )
+    .unwrap();
+}
+
+pub(crate) fn line(server: &Server) -> Client {
     Client::new(Arc::new(
         Target::new(&server.devices, Proof::Header).unwrap(),
     ))
@@ -223,7 +228,7 @@ fn line(server: &Server) -> Client {
 
 /// A device that polls and reports until its line breaks; after a few polls it may enroll
 /// again.
-async fn poll(
+pub(crate) async fn poll(
     device: Arc<Device>,
     mut client: Client,
     again: bool,
@@ -290,7 +295,7 @@ async fn enroll_again(device: &Device, client: &mut Client, promises: &Mutex<Pro
 }
 
 /// An admin who queues commands until the line breaks.
-async fn order(
+pub(crate) async fn order(
     admin: String,
     token: String,
     ids: Vec<String>,
@@ -396,7 +401,7 @@ async fn finish(server: &Server, token: &str, promises: &Mutex<Promises>) {
     }
 }
 
-async fn counts(server: &Server, token: &str, uuid: &str) -> BTreeMap<String, u64> {
+pub(crate) async fn counts(server: &Server, token: &str, uuid: &str) -> BTreeMap<String, u64> {
     let client = reqwest::Client::new();
     let request = client
         .get(format!("{}/api/v1/commands/{uuid}", server.admin))

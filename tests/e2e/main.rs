@@ -5,7 +5,11 @@
 
 mod house;
 
+mod acme;
+mod admin_routes;
 mod api_commands;
+mod backup;
+mod canaries;
 mod checkin_server;
 mod clock;
 mod compat_nanomdm;
@@ -14,7 +18,9 @@ mod doctor;
 mod enrollment_links;
 mod full_disk;
 mod hardening;
+mod identities;
 mod kill;
+mod never_unenroll;
 mod ota;
 mod pkcs12;
 mod push_certificates;
@@ -22,6 +28,7 @@ mod pushes;
 mod reenrollment;
 mod restart;
 mod scep;
+mod scep_matrix;
 mod tls;
 mod tools;
 mod vectors;

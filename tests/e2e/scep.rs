@@ -19,14 +19,14 @@ use sim::{
 use crate::house::{House, NOW};
 
 /// A house, a SCEP client of it, and the authority it fetched.
-struct Desk {
-    house: House,
-    client: ScepClient,
-    authority: ScepAuthority,
+pub(crate) struct Desk {
+    pub(crate) house: House,
+    pub(crate) client: ScepClient,
+    pub(crate) authority: ScepAuthority,
 }
 
 impl Desk {
-    async fn open() -> Self {
+    pub(crate) async fn open() -> Self {
         Self::with(|_| {}).await
     }
 
@@ -42,11 +42,11 @@ impl Desk {
         }
     }
 
-    async fn challenge(&self) -> String {
+    pub(crate) async fn challenge(&self) -> String {
         self.mint(false, None).await
     }
 
-    async fn mint(&self, shared: bool, enrollment: Option<&str>) -> String {
+    pub(crate) async fn mint(&self, shared: bool, enrollment: Option<&str>) -> String {
         let challenge = NewChallenge {
             link: "link-1".into(),
             shared,
@@ -57,7 +57,7 @@ impl Desk {
         store.mint_challenge(challenge).await.unwrap()
     }
 
-    async fn says(&self, request: &ScepRequest) -> ScepReply {
+    pub(crate) async fn says(&self, request: &ScepRequest) -> ScepReply {
         let message = request.encode(&self.authority.ra).unwrap();
         let reply = self.client.post(message).await.unwrap();
         request.open(&reply, &self.authority.ra).unwrap()
@@ -79,14 +79,14 @@ impl Desk {
         request.body(body).send().await.unwrap().status()
     }
 
-    async fn bind(&self, identity: &Identity, udid: &str) {
+    pub(crate) async fn bind(&self, identity: &Identity, udid: &str) {
         let topic = ("Topic", "com.apple.mgmt.External.x");
         let authenticate = [("MessageType", "Authenticate"), ("UDID", udid), topic];
         assert_eq!(self.check_in(identity, &authenticate).await, 200);
         assert_eq!(self.token_update(identity, udid).await, 200);
     }
 
-    async fn token_update(&self, identity: &Identity, udid: &str) -> StatusCode {
+    pub(crate) async fn token_update(&self, identity: &Identity, udid: &str) -> StatusCode {
         let keys = [
             ("MessageType", "TokenUpdate"),
             ("UDID", udid),
@@ -104,11 +104,11 @@ impl Desk {
     }
 }
 
-fn rsa(bits: u32) -> PKey<Private> {
+pub(crate) fn rsa(bits: u32) -> PKey<Private> {
     PKey::from_rsa(Rsa::generate(bits).unwrap()).unwrap()
 }
 
-fn csr(key: &PKey<Private>, challenge: &str) -> Vec<u8> {
+pub(crate) fn csr(key: &PKey<Private>, challenge: &str) -> Vec<u8> {
     asked(key, challenge, None)
 }
 
@@ -122,17 +122,17 @@ fn asked(key: &PKey<Private>, challenge: &str, extensions: Option<Vec<u8>>) -> V
 }
 
 /// A first request, signed by a throw-away certificate over the same key.
-fn request(key: &PKey<Private>, csr: Vec<u8>) -> ScepRequest {
+pub(crate) fn request(key: &PKey<Private>, csr: Vec<u8>) -> ScepRequest {
     ScepRequest::new("19", csr, sim::scep_signer(key).unwrap()).unwrap()
 }
 
-fn failed(info: &str) -> ScepReply {
+pub(crate) fn failed(info: &str) -> ScepReply {
     ScepReply::Failed(info.into())
 }
 
 const BAD_ALG: &str = "0";
-const BAD_MESSAGE_CHECK: &str = "1";
-const BAD_REQUEST: &str = "2";
+pub(crate) const BAD_MESSAGE_CHECK: &str = "1";
+pub(crate) const BAD_REQUEST: &str = "2";
 
 #[actix_web::test]
 async fn a_device_gets_an_identity_enrolls_under_it_and_renews_it() {
@@ -205,7 +205,7 @@ async fn a_device_gets_an_identity_enrolls_under_it_and_renews_it() {
     );
 }
 
-fn text(der: &[u8]) -> String {
+pub(crate) fn text(der: &[u8]) -> String {
     String::from_utf8(X509::from_der(der).unwrap().to_text().unwrap()).unwrap()
 }
 

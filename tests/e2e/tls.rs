@@ -574,7 +574,7 @@ fn put(body: &[u8], signature: Option<&str>) -> Vec<u8> {
 }
 
 /// Waits for a condition.
-async fn until(holds: impl AsyncFn() -> bool) {
+pub(crate) async fn until(holds: impl AsyncFn() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !holds().await {
         assert!(Instant::now() < deadline, "it did not come to be");

@@ -21,7 +21,8 @@ use schema::UnixMillis;
 use schema::x509::Certificate;
 
 use super::{CaError, DeviceCa};
-use crate::key_files::{replace_whole, rsa_key};
+use crate::key_files::rsa_key;
+use crate::private_file;
 use crate::push_certificate::unix_seconds;
 
 /// The certificate and key that stand before the CA.
@@ -54,7 +55,7 @@ impl Ra {
             Ok(pem) => PKey::private_key_from_pem(&pem)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let key = rsa_key()?;
-                replace_whole(&key_file, &key.private_key_to_pem_pkcs8()?)?;
+                private_file::replace(&key_file, &key.private_key_to_pem_pkcs8()?)?;
                 key
             }
             Err(error) => return Err(error.into()),
@@ -77,7 +78,7 @@ impl Ra {
         let made = ca.certify("Reveille SCEP RA", &key, VALID_DAYS, now, |builder| {
             builder.append_extension(usage)
         })?;
-        replace_whole(&certificate_file, &made.to_pem()?)?;
+        private_file::replace(&certificate_file, &made.to_pem()?)?;
         Self::of(&made, key, ca)
     }
 

@@ -14,7 +14,7 @@ use std::os::unix::fs::{
 use std::path::Path;
 
 use redb::backends::FileBackend;
-use redb::{Builder, Database, DatabaseError};
+use redb::{DatabaseError, StorageBackend};
 
 /// Files and directories as the store uses them. A new name is durable only after
 /// [`Disk::sync_directory`] of the directory it stands in.
@@ -40,12 +40,7 @@ pub(super) trait Disk: Debug + Send + Sync {
     /// Bytes left for us on the disk of a directory.
     fn free_bytes(&self, directory: &Path) -> io::Result<u64>;
     /// Opens a database file (0600), emptied first when `anew`; a second opener is refused.
-    fn database(
-        &self,
-        path: &Path,
-        builder: &Builder,
-        anew: bool,
-    ) -> Result<Database, DatabaseError>;
+    fn database(&self, path: &Path, anew: bool) -> Result<Box<dyn StorageBackend>, DatabaseError>;
 }
 
 /// A file that only grows.
@@ -125,12 +120,7 @@ impl Disk for LocalDisk {
         super::free_bytes(directory)
     }
 
-    fn database(
-        &self,
-        path: &Path,
-        builder: &Builder,
-        anew: bool,
-    ) -> Result<Database, DatabaseError> {
+    fn database(&self, path: &Path, anew: bool) -> Result<Box<dyn StorageBackend>, DatabaseError> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(anew).mode(0o600);
         let file = options.open(path)?;
@@ -144,7 +134,7 @@ impl Disk for LocalDisk {
             }
         }
         file.set_permissions(Permissions::from_mode(0o600))?;
-        builder.create_with_backend(FileBackend::new(file)?)
+        Ok(Box::new(FileBackend::new(file)?))
     }
 }
 

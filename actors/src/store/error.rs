@@ -26,6 +26,12 @@ pub enum StoreError {
     /// The last process that had it open was cut off; opening it to write repairs it.
     #[error("the store was not closed cleanly")]
     Unclosed,
+    /// A backup is being made.
+    #[error("another backup is being made; one at a time")]
+    BackupRuns,
+    /// A backup cannot be begun; the store goes on.
+    #[error("no backup can be made: {0}")]
+    NoBackup(Arc<str>),
     /// Written by a newer version of this program.
     #[error("the store has schema version {found}, this program knows {known}")]
     Newer {

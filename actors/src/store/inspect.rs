@@ -6,17 +6,18 @@
 use std::path::Path;
 
 use redb::{
-    Key, ReadOnlyDatabase, ReadTransaction, ReadableDatabase as _, ReadableTable, TableDefinition,
-    TableError, Value,
+    Key, ReadOnlyDatabase, ReadTransaction, ReadableDatabase as _, ReadableTable,
+    ReadableTableMetadata as _, TableDefinition, TableError, Value,
 };
 use schema::UnixMillis;
 
 use super::StoreError;
+use super::backup::{last_backup, restored};
 use super::disk::LocalDisk;
 use super::seal::{Place, Sealer};
 use super::tables::{
-    COMMAND, CommandRow, JOURNAL, JournalRow, META, PUSH_CERTIFICATE, PUSH_KEY, SCHEMA_VERSION,
-    decode,
+    COMMAND, CommandRow, JOURNAL, JournalRow, META, PUSH_CERTIFICATE, PUSH_KEY, Restored,
+    SCHEMA_VERSION, decode,
 };
 
 /// What a store holds, from outside.
@@ -26,6 +27,12 @@ pub struct Inspection {
     pub schema: Option<u32>,
     /// When the newest entry of its journal was written.
     pub last_written: Option<UnixMillis>,
+    /// When the last backup was made.
+    pub last_backup: Option<UnixMillis>,
+    /// What it remembers of having been restored.
+    pub restored: Option<Restored>,
+    /// Bytes of the database file, and how many of them it needs.
+    pub database: (u64, u64),
     /// Whether what it holds opens with the sealing key.
     pub sealing: Result<Fit, StoreError>,
     /// Topic and stored form of each push certificate that opens.
@@ -51,14 +58,22 @@ impl Inspection {
     /// [`StoreError::InUse`], [`StoreError::Unclosed`], or [`StoreError::Broken`] when it
     /// cannot be read.
     pub fn of(directory: &Path, seal_key_file: &Path) -> Result<Self, StoreError> {
-        let database = ReadOnlyDatabase::open(directory.join("reveille.redb"))?;
+        let file = directory.join("reveille.redb");
+        let database = ReadOnlyDatabase::open(&file)?;
         let read = database.begin_read()?;
         let mut inspection = Self {
             schema: schema(&read)?,
             last_written: last_written(&read)?,
+            last_backup: None,
+            restored: None,
+            database: (std::fs::metadata(file)?.len(), needed(&read)?),
             sealing: Ok(Fit::Untested),
             push_certificates: Vec::new(),
         };
+        if let Some(meta) = table(&read, META)? {
+            inspection.last_backup = last_backup(&meta)?;
+            inspection.restored = restored(&meta)?;
+        }
         inspection.sealing = match Sealer::from_file(&LocalDisk, seal_key_file, false) {
             Ok(sealer) => inspection.try_opening(&read, &sealer),
             Err(error) => Err(error),
@@ -111,6 +126,16 @@ fn last_written(read: &ReadTransaction) -> Result<Option<UnixMillis>, StoreError
     let last = table.last()?;
     last.map(|(_, row)| decode::<JournalRow>(row.value()).map(|row| row.at))
         .transpose()
+}
+
+/// Bytes of the pages that hold anything.
+fn needed(read: &ReadTransaction) -> Result<u64, StoreError> {
+    let mut bytes = 0;
+    for table in read.list_tables()? {
+        let stats = read.open_untyped_table(table)?.stats()?;
+        bytes += stats.stored_bytes() + stats.metadata_bytes() + stats.fragmented_bytes();
+    }
+    Ok(bytes)
 }
 
 /// A table, when an older program has made it.

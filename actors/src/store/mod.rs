@@ -5,10 +5,13 @@
 //! on-disk format on one page.
 
 mod admin;
+mod archive;
+mod backup;
 mod batch;
 mod challenges;
 mod checkins;
 mod commands;
+mod compact;
 mod dense;
 mod disk;
 mod error;
@@ -24,9 +27,11 @@ mod ota;
 mod pending;
 mod push_keys;
 mod read;
+mod restore;
 mod retention;
 mod seal;
 mod segments;
+mod shadow;
 mod tables;
 mod tail;
 mod watch;
@@ -42,8 +47,11 @@ use schema::{ChannelNo, Seq, UnixMillis};
 use tokio::sync::{mpsc, oneshot};
 
 pub use admin::Device;
+pub use archive::{BackupError, FileEntry, Manifest};
+pub use backup::{Backup, Steady};
 pub use challenges::{IssuedCertificate, NewChallenge, Refusal, Spent};
 pub use commands::{COHORTS_OPEN, DIRECT_UP_TO};
+pub use compact::{Compacted, compact};
 pub use error::StoreError;
 pub use guard::GuardLimits;
 pub use history::{ChannelCommand, Happening, StoredReport};
@@ -57,16 +65,18 @@ pub use operations::{
 pub use ota::OtaStep;
 pub use pending::HandOut;
 pub use read::CommandSummary;
+pub use restore::{Proved, RestoredBackup, restore, verify};
 pub use seal::Packed;
 pub use tables::{
     Annotation, AuditEntry, Body, BodyAddress, Buys, CertificateRecord, ChallengeRecord,
-    CommandRecord, Entry, GoodFor, OtaCaller, TokenRecord,
+    CommandRecord, Entry, GoodFor, OtaCaller, Restored, TokenRecord,
 };
 pub use tail::{Counts, Figures};
 
 use crate::wakes::Wakes;
 use disk::Disk;
 use seal::{Place, Sealer};
+use shadow::Shadow;
 use tail::Published;
 use writer::{Operation, Reply};
 
@@ -80,6 +90,7 @@ pub struct Store {
 struct Inner {
     disk: Arc<dyn Disk>,
     database: Arc<Database>,
+    shadow: Shadow,
     sealer: Sealer,
     published: Arc<Published>,
     segments: PathBuf,
@@ -274,6 +285,7 @@ impl Store {
         let ballast = directory.join("ballast");
         if full {
             let _ = disk.remove(&ballast);
+            self.inner.shadow.give_up("the disk is nearly full");
         } else if !disk.exists(&ballast)? && free > reserve.saturating_mul(2) + BALLAST {
             // Only a help: a quota may forbid it.
             let written = disk

@@ -14,8 +14,10 @@ use tokio::sync::mpsc;
 use super::batch::Batch;
 use super::disk::{Disk, LocalDisk, make_directory};
 use super::guard::{Guard, GuardLimits};
+use super::restore::unconfirmed;
 use super::seal::Sealer;
 use super::segments::SegmentWriter;
+use super::shadow::Shadow;
 use super::tables::{
     ANNOTATION, AUDIT, CERTIFICATE, CERTIFICATE_DER, CHALLENGE, CHALLENGE_EXPIRY, CHANNEL,
     CHANNEL_BY_ID, COHORT_STATE, COMMAND, COMMAND_BY_UUID, COMMAND_COUNT, CommandRow, ENROLLED,
@@ -59,6 +61,12 @@ impl StoreOptions {
             guard: GuardLimits::default(),
         }
     }
+
+    /// The file of the sealing key.
+    pub(super) fn seal_key(&self) -> PathBuf {
+        let own = || self.directory.join("seal.key");
+        self.seal_key_file.clone().unwrap_or_else(own)
+    }
 }
 
 impl Store {
@@ -78,14 +86,12 @@ impl Store {
         clock: Clock,
     ) -> Result<(Self, Writer), StoreError> {
         make_directory(&*disk, &options.directory)?;
-        let key_file = options
-            .seal_key_file
-            .clone()
-            .unwrap_or_else(|| options.directory.join("seal.key"));
+        let key_file = options.seal_key();
         let mut builder = Database::builder();
         builder.set_cache_size(options.cache_bytes);
-        let (database, sealer) = open_files(&*disk, &options.directory, &key_file, &builder)?;
-        Self::assemble(disk, database, sealer, options, clock)
+        let (shadow, database, sealer) =
+            open_files(&*disk, &options.directory, &key_file, &builder)?;
+        Self::assemble(disk, (shadow, database), sealer, options, clock)
     }
 
     /// A store in memory, its segments in `options.directory`: for tests.
@@ -93,17 +99,17 @@ impl Store {
     /// # Errors
     /// [`StoreError`] as for [`Self::open`].
     pub fn in_memory(options: StoreOptions, clock: Clock) -> Result<Self, StoreError> {
-        let backend = redb::backends::InMemoryBackend::new();
-        let database = Database::builder().create_with_backend(backend)?;
+        let shadow = Shadow::over(Box::new(redb::backends::InMemoryBackend::new()));
+        let database = Database::builder().create_with_backend(shadow.clone())?;
         let sealer = Sealer::new(&[7; super::seal::KEY_BYTES])?;
-        let (store, writer) =
-            Self::assemble(Arc::new(LocalDisk), database, sealer, options, clock)?;
+        let disk = Arc::new(LocalDisk);
+        let (store, writer) = Self::assemble(disk, (shadow, database), sealer, options, clock)?;
         store.set_going(writer)
     }
 
     fn assemble(
         disk: Arc<dyn Disk>,
-        database: Database,
+        (shadow, database): (Shadow, Database),
         sealer: Sealer,
         options: StoreOptions,
         clock: Clock,
@@ -114,7 +120,9 @@ impl Store {
         let mut transaction = database.begin_write()?;
         transaction.set_quick_repair(true);
         migrate(&transaction)?;
-        if let Some(last) = last_known(&transaction)? {
+        if let Some(made) = unconfirmed(&transaction)? {
+            published.watch.restored(made);
+        } else if let Some(last) = last_known(&transaction)? {
             published.watch.compare(last);
         }
         load(&transaction, &published)?;
@@ -140,10 +148,13 @@ impl Store {
             body_budget: options.body_budget_bytes,
             numbers,
             guard,
+            shadow: shadow.clone(),
+            directory: options.directory.clone(),
         };
         let inner = Inner {
             disk,
             database,
+            shadow,
             sealer,
             published,
             segments: segments_in,
@@ -171,21 +182,27 @@ fn open_files(
     directory: &Path,
     key_file: &Path,
     builder: &Builder,
-) -> Result<(Database, Sealer), StoreError> {
+) -> Result<(Shadow, Database, Sealer), StoreError> {
+    let open = |path: &Path, anew| -> Result<_, StoreError> {
+        let shadow = Shadow::over(disk.database(path, anew)?);
+        let database = builder.create_with_backend(shadow.clone())?;
+        Ok((shadow, database))
+    };
     let file = directory.join("reveille.redb");
     if !disk.exists(&file)? {
         let beside = directory.join("reveille.redb.new");
-        let database = disk.database(&beside, builder, true)?;
+        let (shadow, database) = open(&beside, true)?;
         // Looked for again, now that nobody else can be making one.
         if !disk.exists(&file)? {
             let sealer = Sealer::from_file(disk, key_file, true)?;
             disk.rename(&beside, &file)?;
             disk.sync_directory(directory)?;
-            return Ok((database, sealer));
+            return Ok((shadow, database, sealer));
         }
     }
     let sealer = Sealer::from_file(disk, key_file, false)?;
-    Ok((disk.database(&file, builder, false)?, sealer))
+    let (shadow, database) = open(&file, false)?;
+    Ok((shadow, database, sealer))
 }
 
 /// Brings the tables to this program's version, or refuses a newer one.

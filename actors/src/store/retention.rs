@@ -1,6 +1,8 @@
 //! Retention inside a write transaction: what is older than the admin keeps goes, a
 //! slice at a time, oldest first. Open commands and what is not folded stay.
 
+use std::sync::atomic::Ordering;
+
 use redb::ReadableTable;
 use schema::queue::State;
 use schema::{Seq, UnixMillis};
@@ -100,6 +102,9 @@ impl Batch<'_> {
     /// Unlinks the segments that hold nothing younger, then the oldest until the rest
     /// fits the budget. Reports that name one show without their body.
     fn retain_segments(&mut self, before: UnixMillis, budget: u64) -> Result<(), StoreError> {
+        if self.published.backing_up.load(Ordering::Acquire) {
+            return Ok(());
+        }
         let sizes = self.segments.sizes()?;
         let mut held: u64 = sizes.values().sum();
         let mut table = self.transaction.open_table(SEGMENT)?;

@@ -82,6 +82,8 @@ pub(super) enum Place<'a> {
     PushCertificate(&'a str),
     /// A key that waits for its push certificate, by the hash of its public key.
     PushKey(&'a [u8]),
+    /// A private file of the data directory in a backup, by name.
+    File(&'a str),
 }
 
 impl Place<'_> {
@@ -97,6 +99,7 @@ impl Place<'_> {
             }
             Self::PushCertificate(topic) => [b"push_certificate\0", topic.as_bytes()].concat(),
             Self::PushKey(hash) => [b"push_key\0", hash].concat(),
+            Self::File(name) => [b"file\0", name.as_bytes()].concat(),
         }
     }
 }

@@ -128,7 +128,8 @@ fn create(disk: &dyn Disk, directory: &Path, number: u32) -> io::Result<Box<dyn 
     Ok(file)
 }
 
-fn path(directory: &Path, number: u32) -> PathBuf {
+/// The file of a number.
+pub(super) fn path(directory: &Path, number: u32) -> PathBuf {
     directory.join(format!("{number:010}.seg"))
 }
 

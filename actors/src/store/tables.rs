@@ -21,8 +21,9 @@ use super::segments::Address;
 pub(super) const SCHEMA_VERSION: u32 = 4;
 
 /// Name -> bytes: `schema`, `numbers`, `instance`, `public_url`, `clock` (the journal
-/// position and the time at which an admin confirmed the clock), `inventory` (the position
-/// up to which the journal was read for it).
+/// position and the time at which an admin confirmed the clock), `backup` (when the last
+/// one was made), `restored` ([`RestoredRow`]), `inventory` (the position up to which the
+/// journal was read for it).
 pub(super) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 /// ChannelNo -> [`ChannelRow`].
 pub(super) const CHANNEL: TableDefinition<u32, &[u8]> = TableDefinition::new("channel");
@@ -95,6 +96,26 @@ pub(super) const ANNOTATION: TableDefinition<u32, &[u8]> = TableDefinition::new(
 pub(super) const QUARANTINE: TableDefinition<&str, u64> = TableDefinition::new("quarantine");
 /// Position -> [`AuditRow`].
 pub(super) const AUDIT: TableDefinition<u64, &[u8]> = TableDefinition::new("audit");
+
+/// Row `restored` of [`META`].
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum RestoredRow {
+    /// The first version.
+    V1(Restored),
+}
+
+/// What a store remembers of having been restored from a backup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restored {
+    /// How many restores its history has.
+    pub generation: u64,
+    /// When the backup was made.
+    pub made: UnixMillis,
+    /// When it was restored.
+    pub at: UnixMillis,
+    /// An admin has looked at it since: things expire again.
+    pub confirmed: bool,
+}
 
 /// A row of [`CHANNEL`].
 #[derive(Debug, Serialize, Deserialize)]

@@ -92,6 +92,8 @@ pub(super) struct Published {
     pub(super) wakes: Arc<Wakes>,
     pub(super) broken: OnceLock<Arc<str>>,
     pub(super) full: AtomicBool,
+    /// A backup reads the segment files.
+    pub(super) backing_up: AtomicBool,
     pub(super) watch: Watch,
     pub(super) next_channel: AtomicU32,
     pub(super) figures: Figures,
@@ -114,6 +116,7 @@ impl Published {
             wakes: Arc::default(),
             broken: OnceLock::new(),
             full: AtomicBool::new(false),
+            backing_up: AtomicBool::new(false),
             next_channel: AtomicU32::new(0),
             figures: Figures::default(),
         }

@@ -12,6 +12,7 @@ use schema::{
 use super::*;
 use crate::Clock;
 
+mod backup;
 mod clock;
 mod disk;
 mod faults;

@@ -2,7 +2,8 @@
 //! stand still at the last time that was trusted, until an admin confirms the clock.
 //!
 //! In doubt is a clock that moved by more than an hour against the time that passes, or
-//! is more than a week from what the store last knew when it is opened. Asked at each
+//! is more than a week from what the store last knew when it is opened; and any clock at
+//! all after a restore, when it is the store that is old. Asked at each
 //! expiry, not only now and then: nothing expires between the jump and its discovery.
 
 use std::sync::{Arc, Mutex};
@@ -12,7 +13,7 @@ use schema::UnixMillis;
 
 use super::tables::{JOURNAL, JournalRow, META, decode, encode};
 use super::tail::Published;
-use super::{Store, StoreError, lock};
+use super::{Store, StoreError, lock, restore};
 use crate::Clock;
 
 /// The watch.
@@ -52,6 +53,13 @@ impl Watch {
             known.trusted = now.min(last);
             known.begin_doubt("the clock and what the store last wrote are over a week apart");
         }
+    }
+
+    /// The store is from a backup: nothing expires because the backup is old.
+    pub(super) fn restored(&self, made: UnixMillis) {
+        let mut known = lock(&self.known);
+        known.trusted = self.clock.now().min(made);
+        known.begin_doubt("the store was restored from a backup");
     }
 
     /// The time by which things expire.
@@ -124,6 +132,8 @@ impl Store {
             transaction
                 .open_table(META)?
                 .insert("clock", confirmed.as_slice())?;
+            drop(journal);
+            restore::confirm(transaction)?;
             Ok(Box::new(|published: &Published| published.watch.trust()))
         })
         .await

@@ -4,7 +4,8 @@
 //! the commit it publishes, marks the wakes, then replies. Any storage error is
 //! fatal: nothing is acknowledged from then on and the process is told to end.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -18,6 +19,7 @@ use super::batch::Batch;
 use super::guard::Guard;
 use super::operations::{Cancel, CancelOutcome, CheckedIn, Effect, Enqueued, NewCommand, Reported};
 use super::segments::SegmentWriter;
+use super::shadow::{Frozen, Shadow};
 use super::tail::Published;
 use schema::enrollment::Enrollment;
 
@@ -43,6 +45,8 @@ pub(super) enum Operation {
     Retain(UnixMillis, Reply<usize>),
     Admin(AdminWrite, Reply<()>),
     Fold(Option<Reply<()>>),
+    /// Folds, then freezes the moment behind the commit.
+    Freeze(Reply<Moment>),
 }
 
 impl Operation {
@@ -64,6 +68,19 @@ pub(super) struct Writer {
     pub(super) body_budget: u64,
     pub(super) numbers: Numbers,
     pub(super) guard: Guard,
+    pub(super) shadow: Shadow,
+    /// The data directory.
+    pub(super) directory: PathBuf,
+}
+
+/// The store at one moment, between two commits.
+#[derive(Debug)]
+pub(super) struct Moment {
+    pub(super) database: Frozen,
+    /// Segment files and how long they were.
+    pub(super) segments: BTreeMap<u32, u64>,
+    pub(super) numbers: Numbers,
+    pub(super) at: UnixMillis,
 }
 
 /// The numbers only the writer gives.
@@ -134,12 +151,17 @@ impl Writer {
         let mut fold = false;
         let mut admin = Vec::new();
         let mut retain = Vec::new();
+        let mut freeze = Vec::new();
         for operation in waiting.drain(..) {
             match operation {
                 Operation::Admin(write, reply) => admin.push((write, reply)),
                 Operation::Fold(reply) => {
                     fold = true;
                     answers.extend(reply.map(|reply| answer(reply, Ok(()))));
+                }
+                Operation::Freeze(reply) => {
+                    fold = true;
+                    freeze.push(reply);
                 }
                 Operation::CheckIn(checked_in, reply) => {
                     answers.push(answer(reply, refused(batch.check_in(*checked_in))?));
@@ -197,6 +219,9 @@ impl Writer {
         after
             .into_iter()
             .for_each(|publish| publish(&self.published));
+        for reply in freeze {
+            answers.push(answer(reply, self.freeze()));
+        }
         let figures = &self.published.figures;
         figures.batches.fetch_add(1, Ordering::Relaxed);
         figures.operations.fetch_add(operations, Ordering::Relaxed);
@@ -205,6 +230,20 @@ impl Writer {
         figures.writing_since.store(0, Ordering::Release);
         answers.into_iter().for_each(|reply| reply());
         Ok(())
+    }
+}
+
+impl Writer {
+    /// The store as it is now; from here on no segment file is taken away.
+    fn freeze(&self) -> Result<Moment, StoreError> {
+        let moment = Moment {
+            database: self.shadow.freeze(&self.directory)?,
+            segments: self.segments.sizes()?,
+            numbers: self.numbers,
+            at: self.published.clock.now(),
+        };
+        self.published.backing_up.store(true, Ordering::Release);
+        Ok(moment)
     }
 }
 

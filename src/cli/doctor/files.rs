@@ -61,9 +61,7 @@ fn private(file: &Path, owner: u32) -> Option<Finding> {
     let metadata = fs::symlink_metadata(file).ok()?;
     let extension = file.extension().and_then(|extension| extension.to_str());
     let secret = matches!(extension, Some("key" | "token"))
-        || ["reveille.redb", "tls-leaf.pem"]
-            .iter()
-            .any(|name| file.ends_with(name));
+        || SECRETS.iter().any(|name| file.ends_with(name));
     if secret && metadata.is_file() && metadata.mode() & 0o077 != 0 {
         return Some(Finding::fail(
             DIRECTORY,
@@ -110,6 +108,14 @@ pub(super) fn device_ca(directory: &Path, now: UnixMillis) -> Finding {
     let (certificate, key) = (directory.join("ca.pem"), directory.join("ca.key"));
     match (certificate.exists(), key.exists()) {
         (true, true) => {}
+        (false, false) if directory.join("reveille.redb").exists() => {
+            return Finding::warn(
+                CA,
+                "ca.pem and ca.key are missing beside the store; once it knows a device the \
+                 server does not start without them",
+                "restore both from a backup; a new CA would shut every device out",
+            );
+        }
         (false, false) => return Finding::ok(CA, "made at the first start"),
         (true, false) | (false, true) => {
             return Finding::fail(
@@ -182,6 +188,13 @@ fn unreadable(path: &Path, why: &std::io::Error) -> Finding {
     )
 }
 
+/// Besides what its extension tells.
+const SECRETS: [&str; 4] = [
+    "reveille.redb",
+    "tls-leaf.pem",
+    "acme-account.json",
+    "acme-certificate.json",
+];
 const DIRECTORY: &str = "data directory";
 const DISK: &str = "disk";
 const CA: &str = "device CA";

@@ -4,10 +4,13 @@ use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
+use schema::UnixMillis;
 use serde::Deserialize;
 
 use super::super::connection::own_url;
 use super::finding::Finding;
+use super::store::backup;
+use crate::api::rendering::read_time;
 use crate::config::{Admin, AdminTls};
 
 /// What a running server says of itself.
@@ -18,6 +21,8 @@ pub(super) struct Readiness {
     reasons: Vec<String>,
     #[serde(default)]
     warnings: Vec<String>,
+    #[serde(default)]
+    last_backup_at: Option<String>,
 }
 
 impl Readiness {
@@ -37,7 +42,7 @@ impl Readiness {
     }
 
     /// What it said, a finding each.
-    pub(super) fn findings(&self) -> Vec<Finding> {
+    pub(super) fn findings(&self, now: UnixMillis) -> Vec<Finding> {
         let mut findings = Vec::new();
         if self.ready {
             findings.push(Finding::ok(SERVER, "is running and ready"));
@@ -46,6 +51,8 @@ impl Readiness {
         findings.extend(reasons.map(|why| Finding::fail(SERVER, why, "see the server's log")));
         let warnings = self.warnings.iter();
         findings.extend(warnings.map(|why| Finding::warn(SERVER, why, "")));
+        let last = self.last_backup_at.as_deref().and_then(read_time);
+        findings.push(backup(last, now));
         findings
     }
 }
@@ -119,7 +126,14 @@ mod tests {
             r#"{"ready":false,"reasons":["the disk is full"],"warnings":["a","b"]}"#,
         )
         .unwrap();
-        let outcomes: Vec<_> = readiness.findings().iter().map(|f| f.outcome).collect();
-        assert_eq!(outcomes, [Outcome::Fail, Outcome::Warn, Outcome::Warn]);
+        let outcomes: Vec<_> = readiness
+            .findings(UnixMillis(0))
+            .iter()
+            .map(|f| f.outcome)
+            .collect();
+        assert_eq!(
+            outcomes,
+            [Outcome::Fail, Outcome::Warn, Outcome::Warn, Outcome::Warn]
+        );
     }
 }

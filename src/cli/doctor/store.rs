@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 
 use actors::StoreError;
 use actors::push_certificate::PushCertificate;
-use actors::store::{Fit, Inspection};
+use actors::store::{Fit, Inspection, Restored};
 use schema::UnixMillis;
 use schema::expiry::Purpose;
 
 use super::files::lasts;
 use super::finding::Finding;
+use crate::api::rendering::time;
 use crate::config::Config;
 
 /// The store of a configuration, as far as it can be looked at.
@@ -52,7 +53,57 @@ fn findings(seen: &Inspection, directory: &Path, key: &Path, now: UnixMillis) ->
         findings.extend(push_certificates(&seen.push_certificates, now));
     }
     findings.push(clock(seen.last_written, now));
+    findings.push(backup(seen.last_backup, now));
+    findings.extend(seen.restored.map(restored));
+    findings.extend(room(seen.database));
     findings
+}
+
+/// How old the last backup is.
+pub(super) fn backup(last: Option<UnixMillis>, now: UnixMillis) -> Finding {
+    let advice = "reveille backup TO, every day";
+    let Some(last) = last else {
+        return Finding::warn(BACKUP, "none was ever made", advice);
+    };
+    let age = now.since(last) / 60_000;
+    let told = match age {
+        age if age < 120 => format!("{age} minutes old"),
+        age if age < 3 * 24 * 60 => format!("{} hours old", age / 60),
+        age => format!("{} days old", age / (24 * 60)),
+    };
+    if age > WEEK {
+        return Finding::warn(BACKUP, told, advice);
+    }
+    Finding::ok(BACKUP, told)
+}
+
+fn restored(restored: Restored) -> Finding {
+    let told = format!(
+        "on {} from a backup made {} (generation {})",
+        time(restored.at),
+        time(restored.made),
+        restored.generation
+    );
+    if restored.confirmed {
+        return Finding::ok(RESTORED, told);
+    }
+    Finding::warn(
+        RESTORED,
+        told + "; nothing expires and nothing is deleted",
+        "start the server, look whether all is well, then: reveille clock confirm",
+    )
+}
+
+/// A large file of which little is needed.
+fn room((file, needed): (u64, u64)) -> Option<Finding> {
+    let spare = file.saturating_sub(needed);
+    (spare > WORTH_IT && needed < file / 2).then(|| {
+        Finding::warn(
+            STORE,
+            format!("of {} MiB the database needs {}", file >> 20, needed >> 20),
+            "stop the server and run: reveille compact",
+        )
+    })
 }
 
 fn version(seen: &Inspection, directory: &Path) -> Finding {
@@ -148,6 +199,10 @@ const STORE: &str = "store";
 const SEALING: &str = "sealing key";
 const PUSH: &str = "push certificate";
 const CLOCK: &str = "clock";
+const BACKUP: &str = "last backup";
+const RESTORED: &str = "restored";
+/// Bytes to be had back.
+const WORTH_IT: u64 = 64 << 20;
 /// Minutes.
 const MOST_BEHIND: u64 = 5;
 const WEEK: u64 = 7 * 24 * 60;
@@ -176,12 +231,33 @@ mod tests {
     }
 
     #[test]
+    fn a_backup_that_is_old_or_missing_is_told_and_so_is_room_that_is_not_needed() {
+        assert_eq!(backup(None, NOW).outcome, Outcome::Warn);
+        let old = NOW.minus_seconds(8 * 24 * 3600);
+        let finding = backup(Some(old), NOW);
+        assert_eq!(
+            (finding.outcome, &*finding.detail),
+            (Outcome::Warn, "8 days old")
+        );
+        let finding = backup(Some(NOW.minus_seconds(24 * 3600)), NOW);
+        assert_eq!(
+            (finding.outcome, &*finding.detail),
+            (Outcome::Ok, "24 hours old")
+        );
+        assert!(room((100 << 20, 20 << 20)).is_some());
+        assert!(room((100 << 20, 60 << 20)).is_none() && room((4 << 20, 1)).is_none());
+    }
+
+    #[test]
     fn a_store_of_a_newer_program_fails() {
         let inspection = |schema| Inspection {
             schema,
             last_written: None,
             sealing: Ok(Fit::Untested),
             push_certificates: Vec::new(),
+            last_backup: None,
+            restored: None,
+            database: (0, 0),
         };
         let known = Inspection::KNOWN_SCHEMA;
         for (schema, outcome) in [

@@ -16,13 +16,17 @@ use schema::checkin::{self, CheckIn, Message};
 use schema::enrollment::Misbehaved;
 
 use super::caller::Caller;
-use super::query;
 use super::reply::Refusal;
+use super::{other_method, query};
 use crate::app::App;
 
 /// Mounts it where NanoMDM has it, beside `/v1`.
 pub(super) fn routes(config: &mut ServiceConfig) {
-    config.service(web::resource("/migration").put(migrate));
+    config.service(
+        web::resource("/migration")
+            .put(migrate)
+            .default_service(web::to(other_method)),
+    );
 }
 
 async fn migrate(

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use redb::{Builder, Database, DatabaseError, StorageBackend};
+use redb::{DatabaseError, StorageBackend};
 
 use crate::store::disk::{Appending, Disk};
 
@@ -436,12 +436,7 @@ impl Disk for SimDisk {
             .map_or(1 << 40, |room| room.saturating_sub(state.used())))
     }
 
-    fn database(
-        &self,
-        path: &Path,
-        builder: &Builder,
-        anew: bool,
-    ) -> Result<Database, DatabaseError> {
+    fn database(&self, path: &Path, anew: bool) -> Result<Box<dyn StorageBackend>, DatabaseError> {
         let inode = if anew {
             let inode = self.inode_or_new(path)?;
             let disk = self.clone();
@@ -451,7 +446,7 @@ impl Disk for SimDisk {
             self.inode(path)?
         };
         let disk = self.clone();
-        builder.create_with_backend(SimFile { disk, inode })
+        Ok(Box::new(SimFile { disk, inode }))
     }
 }
 
