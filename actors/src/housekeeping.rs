@@ -10,7 +10,6 @@ use schema::UnixMillis;
 use crate::expiry::Expiries;
 use crate::registry::Registry;
 use crate::scep::Scep;
-use crate::store::Learner;
 use crate::{Clock, Store, StoreError};
 
 /// The housekeeper.
@@ -23,7 +22,6 @@ pub struct Housekeeper {
     scep: Scep,
     retention_days: u64,
     round: u64,
-    learner: Learner,
     /// When certificates were last looked at.
     told: Option<UnixMillis>,
 }
@@ -48,7 +46,6 @@ impl Housekeeper {
             told: None,
             retention_days,
             round: 0,
-            learner: Learner::default(),
         }
     }
 
@@ -80,11 +77,7 @@ impl Housekeeper {
         }
         self.store.check_room()?;
         let folded = self.store.fold().await;
-        for _ in 0..LEARNED_AT_ONCE {
-            if !self.learner.learn(&self.store).await? {
-                break;
-            }
-        }
+        self.store.learn(LEARNED_AT_ONCE).await?;
         if self.round.is_multiple_of(15) {
             self.registry
                 .passivate_idle(now.minus_seconds(IDLE_SECONDS).0);

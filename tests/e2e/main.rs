@@ -19,6 +19,7 @@ mod enrollment_links;
 mod full_disk;
 mod hardening;
 mod identities;
+mod inventory;
 mod kill;
 mod never_unenroll;
 mod ota;

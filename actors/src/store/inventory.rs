@@ -22,11 +22,11 @@ use super::{Store, StoreError};
 /// What is known of one kind on one channel, as it will be written.
 type Learned = BTreeMap<(ChannelNo, u8), Known>;
 
-/// Reads reports for the inventory, a slice of the journal at a time.
+/// How far the journal was read for the inventory.
 #[derive(Debug, Default)]
-pub struct Learner {
+pub(super) struct Cursor {
     /// The last position that was looked at; what is on disk may be behind it.
-    cursor: Option<u64>,
+    read: Option<u64>,
     /// That is on disk.
     kept: u64,
 }
@@ -39,33 +39,43 @@ struct Answer {
     body: Body,
 }
 
-impl Learner {
-    /// Reads one slice; false when nothing was left to read.
+impl Store {
+    /// Reads what reports told into the inventory, at most so many slices of the journal;
+    /// false when something may be left.
     ///
     /// # Errors
     /// [`StoreError`]: the store's own trouble.
-    pub async fn learn(&mut self, store: &Store) -> Result<bool, StoreError> {
-        let cursor = match self.cursor {
-            Some(cursor) => cursor,
+    pub async fn learn(&self, slices: usize) -> Result<bool, StoreError> {
+        let mut cursor = self.inner.learned.lock().await;
+        for _ in 0..slices {
+            if !self.learn_slice(&mut cursor).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Reads one slice; false when nothing was left to read.
+    async fn learn_slice(&self, cursor: &mut Cursor) -> Result<bool, StoreError> {
+        let from = match cursor.read {
+            Some(read) => read,
             None => {
-                self.kept = store.inventory_cursor()?;
-                self.kept
+                cursor.kept = self.inventory_cursor()?;
+                cursor.kept
             }
         };
-        let reader = store.clone();
-        let work = tokio::task::spawn_blocking(move || reader.learned_after(cursor));
+        let reader = self.clone();
+        let work = tokio::task::spawn_blocking(move || reader.learned_after(from));
         let (learned, end) = work.await.map_err(|_| StoreError::Closed)??;
-        self.cursor = Some(end);
-        let far = end.saturating_sub(self.kept) > KEPT_EVERY;
+        let far = end.saturating_sub(cursor.kept) > KEPT_EVERY;
         if !learned.is_empty() || far {
-            store.keep_inventory(learned, end).await?;
-            self.kept = end;
+            self.keep_inventory(learned, end).await?;
+            cursor.kept = end;
         }
-        Ok(end > cursor)
+        cursor.read = Some(end);
+        Ok(end > from)
     }
-}
 
-impl Store {
     /// Everything known of a channel.
     ///
     /// # Errors

@@ -56,7 +56,6 @@ pub use error::StoreError;
 pub use guard::GuardLimits;
 pub use history::{ChannelCommand, Happening, StoredReport};
 pub use inspect::{Fit, Inspection};
-pub use inventory::Learner;
 pub use links::PublicUrls;
 pub use open::StoreOptions;
 pub use operations::{
@@ -97,6 +96,7 @@ struct Inner {
     options: StoreOptions,
     operations: Mutex<Option<mpsc::Sender<Operation>>>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+    learned: tokio::sync::Mutex<inventory::Cursor>,
 }
 
 /// The outcome of a write, once it is durable.

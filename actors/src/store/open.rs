@@ -161,6 +161,7 @@ impl Store {
             options,
             operations: std::sync::Mutex::new(Some(operations)),
             thread: std::sync::Mutex::default(),
+            learned: tokio::sync::Mutex::default(),
         };
         let inner = Arc::new(inner);
         Ok((Self { inner }, writer))
