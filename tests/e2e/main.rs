@@ -6,6 +6,7 @@
 mod house;
 
 mod api_commands;
+mod apns_faults;
 mod checkin_server;
 mod clock;
 mod compat_nanomdm;
