@@ -16,6 +16,7 @@ mod clock;
 mod disk;
 mod faults;
 mod model;
+mod overload;
 mod power;
 
 const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
