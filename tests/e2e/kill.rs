@@ -17,15 +17,15 @@ use sim::{Channel, Client, Device, DeviceCa, Proof, Target};
 use crate::house::{TOPIC, answer, id_of};
 
 /// The server as a process of its own.
-struct Server {
-    child: Child,
-    devices: String,
+pub(crate) struct Server {
+    pub(crate) child: Child,
+    pub(crate) devices: String,
     admin: String,
     answered_in: Duration,
 }
 
 impl Server {
-    fn start(directory: &Path) -> Self {
+    pub(crate) fn start(directory: &Path) -> Self {
         let began = Instant::now();
         let mut child = Command::new(env!("CARGO_BIN_EXE_reveille"))
             .args(["--config", "config.toml", "serve"])
@@ -55,7 +55,7 @@ impl Server {
         }
     }
 
-    fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }

@@ -12,6 +12,7 @@ mod clock;
 mod compat_nanomdm;
 mod device_door;
 mod doctor;
+mod edge;
 mod enrollment_links;
 mod full_disk;
 mod hardening;
