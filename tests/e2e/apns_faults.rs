@@ -151,6 +151,13 @@ impl Crowd {
         self.house.import_push_certificate().await;
     }
 
+    /// Wakes all as an admin does, though a wake of theirs may be young.
+    async fn wake(&self) {
+        let wake = Wake(self.channels());
+        let woken = self.house.running.app.pusher.send(wake).await;
+        assert!(woken.unwrap().unwrap().iter().all(Result::is_ok));
+    }
+
     fn channels(&self) -> Vec<ChannelNo> {
         let store = &self.house.running.app.store;
         let find = |id: String| {
@@ -297,9 +304,16 @@ async fn a_410_for_the_token_before_wakes_the_device_by_its_new_one() {
 async fn bad_tokens_for_all_mark_nobody_however_large_the_fleet() {
     for devices in [1, 5, 37] {
         let mut crowd = Crowd::of(devices).await;
-        crowd.answers(Answer::bad_device_token());
         crowd.command().await;
-        crowd.received(devices.min(10) as u64).await;
+        crowd.until_woken().await;
+        // From one moment to the next.
+        crowd.tick().await;
+        crowd.woken.clear();
+        crowd.answers(Answer::bad_device_token());
+        crowd.wake().await;
+        crowd
+            .received(devices as u64 + devices.min(10) as u64)
+            .await;
         crowd.pass(130).await;
         assert_eq!(crowd.states().await, vec!["ok"; devices]);
         assert_eq!(crowd.halted().await.is_some(), devices > 10);
@@ -386,9 +400,7 @@ async fn a_goodbye_every_fifty_streams_loses_none_and_reconnects_once_a_second()
     let mut took = Duration::ZERO;
     for _ in 0..5 {
         crowd.woken.clear();
-        let wake = Wake(crowd.channels());
-        let wake = crowd.house.running.app.pusher.send(wake).await;
-        assert!(wake.unwrap().unwrap().iter().all(Result::is_ok));
+        crowd.wake().await;
         took += crowd.until_woken_in_real_time().await;
     }
     let connections = crowd.house.apns.attempts().len();

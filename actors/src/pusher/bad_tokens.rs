@@ -2,7 +2,7 @@
 //!
 //! A wrong host or certificate makes every token bad, and must not mark a fleet dead.
 //! So a token is believed to be bad only when it stays an exception for a minute, and
-//! when APNs took another one under the same certificate meanwhile.
+//! when APNs took another one under the same certificate since.
 
 use std::collections::VecDeque;
 
@@ -21,7 +21,7 @@ pub(super) struct BadTokens {
 pub(super) struct Judged {
     /// Exceptions: they are dead.
     pub(super) dead: Vec<(ChannelNo, PushToken)>,
-    /// Nothing else was taken either: to be tried again.
+    /// Nothing else was taken since either: to be tried again.
     pub(super) unclear: Vec<ChannelNo>,
 }
 
@@ -68,10 +68,7 @@ impl BadTokens {
             let Some((at, channel, token)) = self.bad.pop_front() else {
                 break;
             };
-            if self
-                .taken
-                .is_some_and(|taken| taken >= at.minus_seconds(60))
-            {
+            if self.taken.is_some_and(|taken| taken >= at) {
                 judged.dead.push((channel, token));
             } else {
                 judged.unclear.push(channel);
@@ -110,7 +107,7 @@ mod tests {
     #[test]
     fn a_small_fleet_of_which_none_is_taken_is_not_dead_but_tried_again() {
         let mut tokens = BadTokens::default();
-        tokens.taken(NOW.minus_seconds(3600));
+        tokens.taken(NOW.minus_seconds(1));
         for n in 0..5 {
             tokens.sent(NOW);
             assert!(tokens.note(ChannelNo(n), token(), NOW).is_empty());
