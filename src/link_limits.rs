@@ -23,7 +23,7 @@ pub struct LinkLimits {
 pub struct TooOften(pub Duration);
 
 impl LinkLimits {
-    /// So many requests a second for each link, and a burst of [`BURST_SECONDS`] of it;
+    /// So many requests a second for each link, and a burst of `BURST_SECONDS` of it;
     /// none when 0.
     #[must_use]
     pub fn new(per_second: u32) -> Self {
