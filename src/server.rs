@@ -456,4 +456,6 @@ fn admin_server(
 }
 
 /// TLS handshakes under way on one worker; beyond it, connections wait to be accepted.
-const HANDSHAKES: usize = 2048;
+/// Many, since one that is never begun costs little but its place for ten seconds, and
+/// devices must not wait behind thousands of those.
+const HANDSHAKES: usize = 20_000;

@@ -19,6 +19,7 @@ mod faults;
 mod inventory;
 mod model;
 mod older;
+mod overload;
 mod power;
 
 const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
