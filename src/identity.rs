@@ -185,13 +185,30 @@ impl IdentityVerifier {
     /// [`IdentityError`] if there is no evidence, any of it is wrong, or it
     /// names more than one certificate.
     pub fn verify(&self, evidence: &Evidence<'_>) -> Result<Arc<DeviceIdentity>, IdentityError> {
+        self.examine(evidence, Some(evidence.body))
+    }
+
+    /// Says of a request whose body is still to come what [`Self::verify`] will
+    /// say of it for certain: a signature is not checked, but who signed is.
+    ///
+    /// # Errors
+    /// [`IdentityError`], as `verify` would give it whatever the body.
+    pub fn foresee(&self, evidence: &Evidence<'_>) -> Result<(), IdentityError> {
+        self.examine(evidence, None).map(drop)
+    }
+
+    fn examine(
+        &self,
+        evidence: &Evidence<'_>,
+        body: Option<&[u8]>,
+    ) -> Result<Arc<DeviceIdentity>, IdentityError> {
         let mut proven = None;
         if let Some(der) = evidence.tls_leaf {
             let identity = self.leaf(der)?.identity(Source::ClientCertificate);
             agree(&mut proven, Arc::new(identity))?;
         }
         if let Some(header) = evidence.signature_header {
-            agree(&mut proven, Arc::new(self.signed(header, evidence.body)?))?;
+            agree(&mut proven, Arc::new(self.signed(header, body)?))?;
         }
         if let Some(header) = self.proxy_header(evidence) {
             agree(&mut proven, self.vouched_for(header)?)?;
@@ -228,7 +245,8 @@ impl IdentityVerifier {
         Ok(identity)
     }
 
-    fn signed(&self, header: &[u8], body: &[u8]) -> Result<DeviceIdentity, IdentityError> {
+    /// The signer, who is proven only when there is a body to check.
+    fn signed(&self, header: &[u8], body: Option<&[u8]>) -> Result<DeviceIdentity, IdentityError> {
         if header.len() > MAX_HEADER {
             return Err(IdentityError::Malformed {
                 what: "Mdm-Signature",
@@ -242,7 +260,9 @@ impl IdentityVerifier {
             .signer_certificate()
             .map_err(IdentityError::UnreadableSignature)?;
         let leaf = self.leaf(certificate.raw)?;
-        leaf.key.check_cms(&certificate.key, &signed, body)?;
+        if let Some(body) = body {
+            leaf.key.check_cms(&certificate.key, &signed, body)?;
+        }
         Ok(leaf.identity(Source::Signature))
     }
 

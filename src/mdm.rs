@@ -102,6 +102,14 @@ async fn serve(
         return Err(DeviceError::Encoded);
     }
     let cap = if is_checkin { CHECKIN_CAP } else { REPORT_CAP };
+    // Whoever cannot be a device holds no room for a long body.
+    let length = announced(request.headers(), cap)?;
+    if length.is_none_or(|length| length > TINY)
+        && let Err(error) = foresee(request, app)
+    {
+        drain(body).await;
+        return Err(error);
+    }
     let body = read(request.headers(), body, cap, app).await?;
     // A message sent to the other URL is told by what it is.
     let is_checkin = is_checkin || is_checkin_body(&body.bytes);
@@ -281,26 +289,39 @@ fn prove(
     body: &Body,
     app: &App,
 ) -> Result<std::sync::Arc<DeviceIdentity>, DeviceError> {
+    let mut evidence = evidence(request, app)?;
+    let vouched_for = evidence.proxy_header.is_some() || evidence.tls_leaf.is_some();
+    if body.cut && evidence.signature_header.is_some() {
+        // A signature proves nothing over a part of what it signed.
+        if !vouched_for {
+            return Err(DeviceError::TooLong(REPORT_CAP));
+        }
+        evidence.signature_header = None;
+    }
+    evidence.body = &body.bytes;
+    Ok(app.verifier.verify(&evidence)?)
+}
+
+/// Refuses, before its body is read, a request that no body can make a device's.
+fn foresee(request: &HttpRequest, app: &App) -> Result<(), DeviceError> {
+    Ok(app.verifier.foresee(&evidence(request, app)?)?)
+}
+
+/// What the head of a request and its connection offer in proof.
+fn evidence<'r>(request: &'r HttpRequest, app: &App) -> Result<Evidence<'r>, DeviceError> {
     let peer = request.peer_addr().ok_or(IdentityError::Missing)?.ip();
     let headers = request.headers();
     let proxy_header = match app.verifier.client_cert_header() {
         Some(name) => single(headers, name)?,
         None => None,
     };
-    let signature_header = single(headers, "Mdm-Signature")?;
-    let tls_leaf = request.conn_data::<PeerLeaf>().map(|leaf| &*leaf.0);
-    let vouched_for = proxy_header.is_some() || tls_leaf.is_some();
-    if body.cut && signature_header.is_some() && !vouched_for {
-        // A signature proves nothing over a part of what it signed.
-        return Err(DeviceError::TooLong(REPORT_CAP));
-    }
-    Ok(app.verifier.verify(&Evidence {
+    Ok(Evidence {
         peer,
-        tls_leaf,
-        signature_header: signature_header.filter(|_| !body.cut),
+        tls_leaf: request.conn_data::<PeerLeaf>().map(|leaf| &*leaf.0),
+        signature_header: single(headers, "Mdm-Signature")?,
         proxy_header,
-        body: &body.bytes,
-    })?)
+        body: &[],
+    })
 }
 
 /// The value of a header that may stand only once.
@@ -358,27 +379,38 @@ pub(crate) struct Body {
     pub(crate) permit: Option<Permit>,
 }
 
-/// Reads a body up to a cap and against a deadline. What is long is admitted before it
-/// is read; what is over the cap is drained, so that the device hears the answer.
+/// The length the head announces, if it does.
+///
+/// # Errors
+/// [`DeviceError::TooLong`] when that is more than is ever taken in.
+fn announced(headers: &HeaderMap, cap: usize) -> Result<Option<usize>, DeviceError> {
+    let length = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    match length {
+        Some(length) if length > DRAINED_AT_MOST => Err(DeviceError::TooLong(cap)),
+        length => Ok(length),
+    }
+}
+
+/// Reads a body up to a cap and against a deadline. What is long is admitted as it comes,
+/// at once when its length is announced; what is over the cap is drained, so that the
+/// device hears the answer.
 pub(crate) async fn read(
     headers: &HeaderMap,
     mut payload: web::Payload,
     cap: usize,
     app: &App,
 ) -> Result<Body, DeviceError> {
-    let announced = headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-    if announced.is_some_and(|announced| announced > DRAINED_AT_MOST) {
-        return Err(DeviceError::TooLong(cap));
-    }
-    let permit = match announced {
+    let announced = announced(headers, cap)?;
+    let admit = |bytes| {
+        let permit = app.admission.admit(Weight::Full, bytes);
+        permit.ok_or(DeviceError::Overloaded)
+    };
+    let mut permit = match announced {
         Some(announced) if announced <= SHORT => None,
-        _ => {
-            let bytes = announced.unwrap_or(cap).min(cap);
-            let permit = app.admission.admit(Weight::Full, bytes);
-            Some(permit.ok_or(DeviceError::Overloaded)?)
-        }
+        Some(announced) => Some(admit(announced.min(cap))?),
+        None => Some(admit(SHORT)?),
     };
     let whole = async {
         let mut body = BytesMut::new();
@@ -394,6 +426,9 @@ pub(crate) async fn read(
             } else if body.is_empty() && Some(length) == announced {
                 return Ok((chunk, false));
             } else {
+                if permit.as_mut().is_some_and(|permit| !permit.covers(length)) {
+                    return Err(DeviceError::Overloaded);
+                }
                 body.extend_from_slice(&chunk);
             }
         }
@@ -406,11 +441,30 @@ pub(crate) async fn read(
     Ok(Body { bytes, cut, permit })
 }
 
+/// Takes in what is left of a short body that is refused, for a moment, so that its
+/// sender hears why; keeps nothing of it.
+async fn drain(mut payload: web::Payload) {
+    let rest = async {
+        let mut length = 0;
+        while let Some(Ok(chunk)) = payload.next().await {
+            length += chunk.len();
+            if length > SHORT {
+                break;
+            }
+        }
+    };
+    // Whoever is slower does without the answer.
+    let _ = timeout(DRAINED_FOR, rest).await;
+}
+
 const CHECKIN_KEY: &[u8] = b"<key>MessageType</key>";
 const CHECKIN_CAP: usize = 4 << 20;
 const REPORT_CAP: usize = 32 << 20;
 /// What is kept of a report over its cap.
 const KEPT_OF_CUT: usize = 1 << 20;
 const DRAINED_AT_MOST: usize = 128 << 20;
+const DRAINED_FOR: Duration = Duration::from_secs(2);
 const SHORT: usize = 64 << 10;
+/// Read before it is known whose it is: a poll, a common report.
+const TINY: usize = 8 << 10;
 const HELD_AT_MOST: usize = 16;

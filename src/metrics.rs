@@ -225,6 +225,11 @@ fn floors(registry: &mut Registry, app: &App) {
         app.admission.under_way() as u64,
     );
     level(
+        "pushes_under_way",
+        "Wakes sent and not answered yet",
+        read(&app.push_figures.under_way),
+    );
+    level(
         "wakes_due",
         "Wakes marked",
         app.store.wakes().marked() as u64,

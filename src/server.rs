@@ -206,7 +206,7 @@ fn verifiers(
     expiries: &Expiries,
 ) -> anyhow::Result<(IdentityVerifier, MessageVerifier, DeviceCa)> {
     let (key, days) = (config.scep.ca_key_type.into(), config.scep.ca_validity_days);
-    let (known, _) = store.devices(None, 1, |_| true)?;
+    let (known, _) = store.devices(None, 1, |_| Ok(true))?;
     let ca = match known.as_slice() {
         [] => DeviceCa::open(&config.store.path, key, days)?,
         _ => DeviceCa::reopen(&config.store.path)?,
@@ -456,4 +456,6 @@ fn admin_server(
 }
 
 /// TLS handshakes under way on one worker; beyond it, connections wait to be accepted.
-const HANDSHAKES: usize = 2048;
+/// Many, since one that is never begun costs little but its place for ten seconds, and
+/// devices must not wait behind thousands of those.
+const HANDSHAKES: usize = 20_000;

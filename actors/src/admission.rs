@@ -82,6 +82,19 @@ impl Admission {
     }
 }
 
+impl Permit {
+    /// Whether this leave is for so many bytes; asks for more, doubling it, when it is not.
+    pub fn covers(&mut self, bytes: usize) -> bool {
+        if bytes <= self.bytes {
+            return true;
+        }
+        let more = bytes.max(self.bytes * 2) - self.bytes;
+        let held = self.inner.bytes.fetch_add(more, Ordering::AcqRel) + more;
+        self.bytes += more;
+        held <= self.inner.most_bytes
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
         self.inner.requests.fetch_sub(1, Ordering::AcqRel);

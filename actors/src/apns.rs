@@ -72,7 +72,8 @@ pub struct Timing {
     pub ping_timeout: Duration,
     /// At least this between two reconnects, doubled for each failure: 1 s.
     pub reconnect_least: Duration,
-    /// The longest pause before a reconnect, jitter apart: 60 s.
+    /// The longest pause before a reconnect, jitter apart: 15 s, so that whoever waits is
+    /// woken within a minute of APNs being back.
     pub reconnect_most: Duration,
 }
 
@@ -237,7 +238,7 @@ impl Default for Timing {
             ping_interval: Duration::from_secs(5),
             ping_timeout: Duration::from_secs(5),
             reconnect_least: Duration::from_secs(1),
-            reconnect_most: Duration::from_secs(60),
+            reconnect_most: Duration::from_secs(15),
         }
     }
 }

@@ -57,6 +57,8 @@ pub struct Presented {
 pub struct Life {
     /// It ended by a panic.
     pub panicked: AtomicBool,
+    /// Its panic is counted.
+    pub counted: AtomicBool,
     /// It is gone.
     pub ended: AtomicBool,
     /// Its last message, in milliseconds since 1970.
@@ -66,9 +68,9 @@ pub struct Life {
 /// The actor.
 pub struct DeviceActor {
     house: House,
-    id: EnrollId,
+    pub(crate) id: EnrollId,
     live: Arc<Live>,
-    life: Arc<Life>,
+    pub(crate) life: Arc<Life>,
     enrollment: Option<Enrollment>,
     sessions: SmallVec<[Session; 1]>,
     newest: Option<Durable>,

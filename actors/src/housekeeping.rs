@@ -77,6 +77,7 @@ impl Housekeeper {
         }
         self.store.check_room()?;
         let folded = self.store.fold().await;
+        self.store.learn(LEARNED_AT_ONCE).await?;
         if self.round.is_multiple_of(15) {
             self.registry
                 .passivate_idle(now.minus_seconds(IDLE_SECONDS).0);
@@ -108,4 +109,7 @@ fn apart(a: UnixMillis, b: UnixMillis) -> u64 {
 
 const IDLE_SECONDS: u64 = 300;
 const SLICES_AT_ONCE: usize = 20;
+/// Slices of the journal read for the inventory each time, so that a mass rollout keeps
+/// the machine.
+const LEARNED_AT_ONCE: usize = 20;
 const HOUR: u64 = 3600 * 1000;

@@ -5,6 +5,9 @@
 //! walks the open commands of the store and marks their channels again. A push is a
 //! hint; only a poll proves anything.
 
+mod bad_tokens;
+mod breaker;
+mod settle;
 mod topic;
 
 use std::collections::{HashMap, HashSet};
@@ -20,13 +23,14 @@ use tokio::sync::mpsc;
 
 pub use topic::TopicState;
 
-use crate::apns::{Endpoint, Outcome, Push, SetupError};
+use crate::apns::{Endpoint, Push, SetupError};
 use crate::expiry::Expiries;
 use crate::push_certificate::{PushCertificate, PushCertificateError};
 use crate::store::{Store, StoreError};
 use crate::wakes::{ANSWER_WITHIN_SECONDS, Wakes};
 use crate::{Clock, Fault};
-use topic::{Halt, Topic};
+use settle::Settled;
+use topic::Topic;
 
 /// How the supervisor behaves.
 #[derive(Clone, Debug)]
@@ -50,6 +54,8 @@ pub struct PushFigures {
     pub retried: AtomicU64,
     /// Refused for something that is wrong with us.
     pub refused: AtomicU64,
+    /// Under way now.
+    pub under_way: AtomicU64,
     /// Due, but without a push certificate for their topic.
     pub without_certificate: AtomicU64,
 }
@@ -64,6 +70,8 @@ pub struct Pusher {
     expiries: Expiries,
     topics: HashMap<String, Topic>,
     tries: HashMap<ChannelNo, u8>,
+    /// Tokens whose death is on its way to the store.
+    dying: HashMap<ChannelNo, PushToken>,
     /// Topics without a certificate that were told of.
     alarmed: HashSet<String>,
     in_flight: usize,
@@ -71,14 +79,6 @@ pub struct Pusher {
     refilled: Instant,
     settled: mpsc::UnboundedSender<Settled>,
     incoming: Option<mpsc::UnboundedReceiver<Settled>>,
-}
-
-/// A wake that ended.
-struct Settled {
-    channel: ChannelNo,
-    token: PushToken,
-    topic: String,
-    outcome: Outcome,
 }
 
 impl Pusher {
@@ -105,6 +105,7 @@ impl Pusher {
             expiries,
             topics: HashMap::new(),
             tries: HashMap::new(),
+            dying: HashMap::new(),
             alarmed: HashSet::new(),
             in_flight: 0,
             settled,
@@ -128,24 +129,35 @@ impl Pusher {
         );
     }
 
-    /// Sends what is due, as far as pace and room allow, and says when to come again.
+    /// Looks what is due now, and says when to come again.
     fn pump(&mut self, ctx: &mut Context<Self>) {
         let now = self.clock.now();
-        for topic in self.topics.values_mut() {
-            let bad = topic.take_confirmed_bad(now);
-            for (channel, token) in bad {
-                bury(&self.store, channel, token);
-            }
-            let resumed = topic.resume(now);
-            self.wakes.mark(resumed, now);
-        }
-        self.send_due(now);
+        self.look(now, ctx);
         let next = match self.wakes.next_due() {
             Some(at) if at <= now && self.in_flight < MOST_IN_FLIGHT => Duration::from_millis(5),
             Some(at) if at > now => Duration::from_millis(at.since(now).min(1000)),
             _ => Duration::from_millis(1000),
         };
         ctx.run_later(next, |_, ctx| ctx.notify(Pump { timer: true }));
+    }
+
+    /// Sends what is due, as far as pace and room allow, and what waited for APNs.
+    fn look(&mut self, now: UnixMillis, ctx: &mut Context<Self>) {
+        let mut dead = Vec::new();
+        for topic in self.topics.values_mut() {
+            let judged = topic.judge_bad(now);
+            dead.extend(judged.dead);
+            let mut again = topic.resume(now);
+            again.extend(judged.unclear);
+            // Only then: a mark has us look again.
+            if !again.is_empty() {
+                self.wakes.mark(again, now);
+            }
+        }
+        for (channel, token) in dead {
+            self.bury(channel, token, ctx);
+        }
+        self.send_due(now);
     }
 
     fn send_due(&mut self, now: UnixMillis) {
@@ -183,7 +195,9 @@ impl Pusher {
                 .fetch_add(1, Ordering::Relaxed);
             return Ok(());
         };
-        if !topic.may_send(channel, now) || self.store.push_is_dead(channel, &address.token)? {
+        let dead = self.dying.get(&channel) == Some(&address.token)
+            || self.store.push_is_dead(channel, &address.token)?;
+        if dead || !topic.may_send(channel, now) {
             return Ok(());
         }
         topic.sent(now);
@@ -197,7 +211,9 @@ impl Pusher {
             apns_id: None,
         };
         let (client, settled) = (topic.client.clone(), self.settled.clone());
+        let generation = topic.generation;
         self.in_flight += 1;
+        self.figures.under_way.fetch_add(1, Ordering::Relaxed);
         // Noted before it goes out: the device may poll before APNs has answered.
         self.wakes.accepted(channel, now);
         actix::spawn(async move {
@@ -207,6 +223,7 @@ impl Pusher {
                 channel,
                 token: address.token,
                 topic: name,
+                generation,
                 outcome,
             });
         });
@@ -222,77 +239,6 @@ impl Pusher {
             .filter(|c| c.no == channel)
             .find_map(|c| c.state.push().cloned());
         Ok(found)
-    }
-
-    fn settle(&mut self, settled: Settled) {
-        self.in_flight = self.in_flight.saturating_sub(1);
-        let now = self.clock.now();
-        let Settled {
-            channel,
-            token,
-            topic: name,
-            outcome,
-        } = settled;
-        let Some(topic) = self.topics.get_mut(&name) else {
-            return;
-        };
-        let figures = &self.figures;
-        if !matches!(outcome, Outcome::Accepted { .. }) {
-            self.wakes.forget_accepted(channel);
-        }
-        match outcome {
-            Outcome::Accepted { .. } => {
-                figures.accepted.fetch_add(1, Ordering::Relaxed);
-                self.tries.remove(&channel);
-                topic.answered(channel);
-                self.store.pushed(channel, now);
-            }
-            Outcome::Unregistered { .. } => {
-                figures.dead.fetch_add(1, Ordering::Relaxed);
-                topic.answered(channel);
-                bury(&self.store, channel, token);
-            }
-            Outcome::BadToken => {
-                figures.dead.fetch_add(1, Ordering::Relaxed);
-                topic.bad_token(channel, token, now);
-            }
-            Outcome::TopicMismatch => {
-                figures.refused.fetch_add(1, Ordering::Relaxed);
-                topic.halt(channel, Halt::TopicMismatch);
-            }
-            Outcome::CertificateRefused { reason } => {
-                figures.refused.fetch_add(1, Ordering::Relaxed);
-                topic.halt(channel, Halt::Certificate(format!("{reason}")));
-            }
-            Outcome::OurFault { status, reason } => {
-                figures.refused.fetch_add(1, Ordering::Relaxed);
-                tracing::error!(topic = name, status, %reason, "apns refuses a push of ours");
-            }
-            Outcome::Backoff {
-                status,
-                retry_after,
-                ..
-            } => {
-                figures.retried.fetch_add(1, Ordering::Relaxed);
-                let tries = self.tries.entry(channel).or_insert(0);
-                let after = retry_after.map_or_else(|| back_off(*tries), |after| after.as_secs());
-                *tries = tries.saturating_add(1);
-                if status != 429 {
-                    topic.unanswered(now);
-                }
-                topic.retrying(channel);
-                self.wakes.mark_at(channel, jittered(now, after));
-            }
-            Outcome::Unanswered { why } => {
-                figures.retried.fetch_add(1, Ordering::Relaxed);
-                let tries = self.tries.entry(channel).or_insert(0);
-                let after = 1_u64 << (*tries).min(4);
-                *tries = tries.saturating_add(1);
-                tracing::debug!(topic = name, %why, "a push was not answered");
-                topic.retrying(channel);
-                self.wakes.mark_at(channel, jittered(now, after));
-            }
-        }
     }
 
     /// Marks every channel with open work; one woken just now gets its time to answer.
@@ -343,7 +289,7 @@ impl Actor for Pusher {
         actix::spawn(async move {
             loop {
                 wakes.changed().await;
-                if pusher.send(Pump { timer: false }).await.is_err() {
+                if pusher.send(Pump::default()).await.is_err() {
                     return;
                 }
             }
@@ -365,17 +311,17 @@ impl Actor for Pusher {
 impl StreamHandler<Settled> for Pusher {
     fn handle(&mut self, settled: Settled, ctx: &mut Self::Context) {
         let was_full = self.in_flight >= MOST_IN_FLIGHT;
-        self.settle(settled);
+        self.settle(settled, ctx);
         if was_full {
-            ctx.notify(Pump { timer: false });
+            ctx.notify(Pump::default());
         }
     }
 }
 
-/// Look what is due.
-#[derive(Clone, Copy, Debug, Message)]
+/// Look what is due, now rather than when the timer says: the clock may have been set.
+#[derive(Clone, Copy, Debug, Default, Message)]
 #[rtype(result = "()")]
-struct Pump {
+pub struct Pump {
     /// From the one timer that keeps itself going.
     timer: bool,
 }
@@ -387,7 +333,7 @@ impl Handler<Pump> for Pusher {
         if pump.timer {
             self.pump(ctx);
         } else {
-            self.send_due(self.clock.now());
+            self.look(self.clock.now(), ctx);
         }
     }
 }
@@ -419,10 +365,15 @@ impl Handler<PutCertificate> for Pusher {
         };
         AtomicResponse::new(Box::pin(commit.into_actor(self).map(
             |outcome, pusher, _| {
-                let topic = outcome?;
-                pusher.alarmed.remove(&topic.certificate.topic);
+                let mut topic = outcome?;
+                let name = topic.certificate.topic.clone();
+                pusher.alarmed.remove(&name);
                 pusher.watch(&topic);
-                pusher.topics.insert(topic.certificate.topic.clone(), topic);
+                if let Some(former) = pusher.topics.remove(&name) {
+                    let held = topic.succeed(former);
+                    pusher.wakes.mark(held, pusher.clock.now());
+                }
+                pusher.topics.insert(name, topic);
                 pusher.tries.clear();
                 pusher.recover()?;
                 Ok(())
@@ -525,35 +476,6 @@ pub enum PusherError {
     /// The transport cannot be set up with it.
     #[error(transparent)]
     Setup(#[from] SetupError),
-}
-
-/// Marks a token dead, not waited for: if it is lost, APNs says it again.
-fn bury(store: &Store, channel: ChannelNo, token: PushToken) {
-    let store = store.clone();
-    actix::spawn(async move {
-        if let Err(error) = store.push_died(channel, &token).await {
-            tracing::warn!(channel = channel.0, %error, "a dead push token is not noted");
-        }
-    });
-}
-
-/// Seconds before the n-th further try.
-fn back_off(tries: u8) -> u64 {
-    match tries {
-        0 => 30,
-        1 => 120,
-        2 => 480,
-        _ => 1800,
-    }
-}
-
-/// Within a quarter around so many seconds from now.
-fn jittered(now: UnixMillis, seconds: u64) -> UnixMillis {
-    let mut byte = [0];
-    // Without randomness there is no jitter, which is harmless.
-    let _ = aws_lc_rs::rand::fill(&mut byte);
-    let span = seconds * 1000;
-    UnixMillis(now.0 + span * 3 / 4 + span / 2 * u64::from(byte[0]) / 255)
 }
 
 const MOST_IN_FLIGHT: usize = 4096;

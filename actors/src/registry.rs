@@ -118,7 +118,10 @@ impl Registry {
                         tokio::time::sleep(std::time::Duration::from_millis(1)).await;
                     }
                     if life.panicked.load(Ordering::Acquire) {
-                        self.panicked(device).await;
+                        // Others may have waited behind the message it fell over.
+                        if !life.counted.swap(true, Ordering::AcqRel) {
+                            self.panicked(device).await;
+                        }
                         return Err(Fault::Panicked(device.clone()));
                     }
                     // It was just going; the next activation serves this message.

@@ -15,6 +15,7 @@ pub mod der;
 pub mod enrollment;
 pub mod expiry;
 pub mod ids;
+pub mod inventory;
 pub mod link;
 pub mod ota;
 pub mod profile;

@@ -50,7 +50,7 @@ pub use keys::KeyPool;
 pub use ledger::{Entry, Ledger};
 pub use load::{Exactness, Latency, LoadOptions, Scenario};
 pub use ota::ProfileService;
-pub use push_certificate::push_certificate;
+pub use push_certificate::{push_certificate, push_certificate_until};
 pub use report::{LoadReport, ServerCost};
 pub use scep::{
     ScepAuthority, ScepCipher, ScepClient, ScepCsr, ScepReply, ScepRequest, scep_signer,

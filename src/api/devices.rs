@@ -67,7 +67,7 @@ pub async fn list(
         .map(ChannelNo);
     let (devices, more) = app
         .store
-        .devices(after, limit, |device| test.takes(device))?;
+        .devices(after, limit, |device| test.takes(device, &app.store))?;
     let next = devices
         .last()
         .filter(|_| more)
@@ -93,6 +93,8 @@ pub async fn show(
 ) -> Result<web::Json<DeviceDetail>, Problem> {
     admin.demand(Scope::Read)?;
     let (enrollment, _) = channel(&app, &id)?;
+    // What was just reported is shown, unless a whole fleet reported just now.
+    app.store.learn(SLICES_READ).await?;
     Ok(web::Json(detail(&app, enrollment)?))
 }
 
@@ -340,3 +342,5 @@ pub fn checked_tags(mut tags: Vec<String>) -> Result<Vec<String>, Problem> {
     }
     Ok(tags)
 }
+/// Of the journal, into the inventory, before a device is shown.
+const SLICES_READ: usize = 4;

@@ -480,7 +480,7 @@ fn known(app: &App, device: &EnrollId) -> Result<Option<Enrollment>, Problem> {
     if let Some(channel) = app.store.find(device)? {
         return Ok(app.store.enrollment(channel)?);
     }
-    let named = |of: &Device| of.enrollment.facts.serial_number == device.as_str();
+    let named = |of: &Device| Ok(of.enrollment.facts.serial_number == device.as_str());
     let (mut found, _) = app.store.devices(None, 2, named)?;
     let only = found.pop().filter(|_| found.is_empty());
     Ok(only.map(|device| device.enrollment))

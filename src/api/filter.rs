@@ -1,6 +1,9 @@
 //! Which devices are meant: the filter of `GET /devices` and of targets.
 
+mod told;
+
 use actors::store::Device;
+use actors::{Store, StoreError};
 use schema::enrollment::ChannelState;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -31,6 +34,21 @@ pub struct Filter {
     pub seen_before: Option<String>,
     /// Last contact after this time (RFC 3339).
     pub seen_after: Option<String>,
+    /// `true` or `false`: supervised, as DeviceInformation told. A device that did not tell
+    /// is in neither, here and below.
+    pub supervised: Option<String>,
+    /// `true` or `false`: FileVault is on, as SecurityInfo told.
+    pub filevault: Option<String>,
+    /// `true` or `false`: a passcode is set, as SecurityInfo told.
+    pub passcode: Option<String>,
+    /// Free capacity below so many gigabytes, as DeviceInformation told.
+    pub free_gb_below: Option<String>,
+    /// The bundle identifier of an installed app, as InstalledApplicationList told.
+    pub app: Option<String>,
+    /// The identifier of an installed profile, as ProfileList told.
+    pub profile: Option<String>,
+    /// A certificate that ends before this time (RFC 3339), as CertificateList told.
+    pub certificate_expires_before: Option<String>,
 }
 
 /// A filter that was read and can be asked.
@@ -42,6 +60,7 @@ pub struct Test {
     seen_before: Option<schema::UnixMillis>,
     seen_after: Option<schema::UnixMillis>,
     silent_since: schema::UnixMillis,
+    told: told::Told,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,10 +110,12 @@ impl Filter {
         };
         let seen_before = moment("seen_before", &self.seen_before);
         let seen_after = moment("seen_after", &self.seen_after);
+        let told = told::Told::read(&self, |name, detail| fault(name, detail));
         if !errors.is_empty() {
             return Err(Problem::fields(errors));
         }
         Ok(Test {
+            told,
             q: self.q.as_ref().map(|q| q.to_lowercase()),
             os_version: os_version.flatten(),
             seen_before,
@@ -106,9 +127,16 @@ impl Filter {
 }
 
 impl Test {
-    /// Does a device meet the conditions?
-    #[must_use]
-    pub fn takes(&self, device: &Device) -> bool {
+    /// Does a device meet the conditions? What it told is read last, and only when asked.
+    ///
+    /// # Errors
+    /// [`StoreError`] when that cannot be read.
+    pub fn takes(&self, device: &Device, store: &Store) -> Result<bool, StoreError> {
+        let channel = device.enrollment.channel.no;
+        Ok(self.knows(device) && self.told.takes(store, channel)?)
+    }
+
+    fn knows(&self, device: &Device) -> bool {
         let enrollment = &device.enrollment;
         let facts = &enrollment.facts;
         let filter = &self.filter;

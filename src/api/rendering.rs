@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use plist::Value;
 use schema::UnixMillis;
+use schema::inventory::Fact;
 use serde_json::{Map, Number, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -62,6 +63,27 @@ pub fn tagged(value: &Value) -> serde_json::Value {
         },
         Value::String(text) => json!(text),
         other => json!({ "$unknown": format!("{other:?}") }),
+    }
+}
+
+/// A fact of the inventory, in the same form.
+#[must_use]
+pub fn told(fact: &Fact) -> serde_json::Value {
+    match fact {
+        Fact::List(items) => items.iter().map(told).collect(),
+        Fact::Dict(facts) => {
+            let facts = facts.iter().map(|(key, fact)| (key.clone(), told(fact)));
+            serde_json::Value::Object(facts.collect())
+        }
+        Fact::Flag(flag) => json!(flag),
+        Fact::Data(bytes) => json!({ "$data": STANDARD.encode(bytes) }),
+        Fact::Date(seconds) => json!({ "$date": time_of_seconds(*seconds) }),
+        Fact::Real(real) => match Number::from_f64(*real) {
+            Some(number) => serde_json::Value::Number(number),
+            None => json!({ "$number": real.to_string() }),
+        },
+        Fact::Integer(integer) => json!(integer),
+        Fact::Text(text) => json!(text),
     }
 }
 

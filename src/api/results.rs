@@ -5,12 +5,11 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use schema::ChannelNo;
 use schema::report::ErrorItem;
 use serde::Serialize;
-use serde_json::json;
 use utoipa::ToSchema;
 
 use super::commands::find;
 use super::devices::channel;
-use super::rendering::{tagged, time};
+use super::rendering::{tagged, time, told};
 use crate::app::App;
 use crate::auth::{Admin, Scope};
 use crate::error::{Problem, Refusals};
@@ -80,31 +79,16 @@ pub async fn show(
     }))
 }
 
-/// The newest DeviceInformation a channel reported, with its time.
+/// Everything a channel told of itself: each kind by its name, with the time of the last
+/// report on it beside it.
 ///
 /// # Errors
 /// What the store says.
 pub fn inventory(app: &App, channel: ChannelNo) -> Result<serde_json::Value, Problem> {
-    let mut commands = app.store.commands_of(channel)?;
-    commands.retain(|command| {
-        command.command.request_type == "DeviceInformation"
-            && command.state == schema::queue::State::Acknowledged
-    });
-    let newest = commands.iter().max_by_key(|command| command.completed_at);
-    let Some(newest) = newest else {
-        return Ok(json!({}));
-    };
-    let stored = app.store.result(channel, newest.seq)?;
-    let report = stored
-        .as_ref()
-        .and_then(|stored| stored.body.as_deref())
-        .and_then(|body| schema::xml::parse(body).ok());
-    let responses = report
-        .as_ref()
-        .and_then(|report| report.get("QueryResponses"))
-        .map(tagged);
-    Ok(json!({
-        "device_information": responses,
-        "device_information_at": stored.map(|stored| time(stored.at)),
-    }))
+    let mut all = serde_json::Map::new();
+    for (kind, known) in app.store.inventory(channel)? {
+        all.insert(format!("{}_at", kind.name()), time(known.at).into());
+        all.insert(kind.name().to_owned(), told(&known.facts));
+    }
+    Ok(all.into())
 }

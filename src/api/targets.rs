@@ -91,7 +91,8 @@ fn by_id(ids: &[String], app: &App) -> Result<Resolved, Problem> {
 fn by_filter(filter: Filter, app: &App) -> Result<Resolved, Problem> {
     let test = filter.read("/targets/filter", app.clock.now())?;
     let (devices, _) = app.store.devices(None, usize::MAX, |device| {
-        device.enrollment.channel.state.push().is_some() && test.takes(device)
+        let wakes = device.enrollment.channel.state.push().is_some();
+        Ok(wakes && test.takes(device, &app.store)?)
     })?;
     Ok(Resolved {
         channels: devices

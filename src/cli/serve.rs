@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use actors::{Clock, StoreError};
 use anyhow::{Context as _, anyhow, bail};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -24,7 +25,20 @@ pub(super) fn run(file: Option<&Path>, force_public_url: bool, demo: bool) -> an
     config.force_public_url = force_public_url;
     config.demo = demo;
     logging::start(&config.log)?;
+    allow_open_files();
     actix_web::rt::System::new().block_on(until_the_end(config))
+}
+
+/// Devices keep their connections: opens as many files as this user is allowed to.
+fn allow_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, open_files = limit.current, "the limit of open files stays");
+    }
 }
 
 async fn until_the_end(config: Config) -> anyhow::Result<()> {

@@ -18,7 +18,7 @@ use crate::house::{TOPIC, answer, id_of};
 
 /// The server as a process of its own.
 pub(crate) struct Server {
-    child: Child,
+    pub(crate) child: Child,
     pub(crate) devices: String,
     pub(crate) admin: String,
     answered_in: Duration,

@@ -63,8 +63,8 @@ struct State {
     failed: u64,
     /// Failures in a row: attempts, and connections that never answered a push.
     failures: u32,
-    /// Connections lost and not yet replaced.
-    lost: usize,
+    /// When a connection was last found lost.
+    lost_at: Option<Instant>,
     last_attempt: Option<Instant>,
     not_before: Option<Instant>,
     fault: Option<Fault>,
@@ -84,7 +84,7 @@ impl Pool {
             opening: false,
             failed: 0,
             failures: 0,
-            lost: 0,
+            lost_at: None,
             last_attempt: None,
             not_before: None,
             fault: None,
@@ -164,7 +164,6 @@ impl Pool {
         let mut state = self.lock();
         match result {
             Ok(connection) => {
-                state.lost = state.lost.saturating_sub(1);
                 state.fault = None;
                 state.live.push(Arc::new(connection));
                 tracing::debug!(
@@ -201,7 +200,7 @@ impl State {
         if lost == 0 {
             return;
         }
-        self.lost += lost;
+        self.lost_at = Some(Instant::now());
         if unproved == 0 {
             self.failures = 0;
         } else {
@@ -219,11 +218,14 @@ impl State {
         self.not_before = Some(Instant::now() + jittered(pause));
     }
 
-    /// When the next attempt may start: a further connection at once, a
-    /// replacement not too soon after the attempt before it.
+    /// When the next attempt may start: a further connection at once, but none too soon
+    /// after the one before while connections are being lost.
     fn next_attempt(&self, timing: &Timing) -> Instant {
-        let spaced = (self.lost > 0).then(|| Some(self.last_attempt? + timing.reconnect_least));
         let now = Instant::now();
+        let losing = self
+            .lost_at
+            .is_some_and(|at| now < at + timing.reconnect_least * LOSING);
+        let spaced = losing.then(|| Some(self.last_attempt? + timing.reconnect_least));
         [self.not_before, spaced.flatten()]
             .into_iter()
             .flatten()
@@ -259,3 +261,6 @@ fn jittered(pause: Duration) -> Duration {
     let random = RandomState::new().build_hasher().finish() % 1024;
     pause + pause.mul_f64(random as f64 / 2048.0)
 }
+
+/// For how many of the shortest pauses after a loss reconnects are spaced.
+const LOSING: u32 = 10;

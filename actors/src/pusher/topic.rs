@@ -3,10 +3,12 @@
 //! A wrong host or certificate must not kill the fleet: a topic that meets one halts
 //! and marks nobody dead.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 
 use schema::{ChannelNo, PushToken, UnixMillis};
 
+use super::bad_tokens::{BadTokens, Judged};
+use super::breaker::Breaker;
 use crate::apns::{ApnsClient, Endpoint, SetupError};
 use crate::push_certificate::PushCertificate;
 
@@ -14,12 +16,14 @@ use crate::push_certificate::PushCertificate;
 pub(super) struct Topic {
     pub(super) certificate: PushCertificate,
     pub(super) client: ApnsClient,
+    /// Counts the certificates of this topic: what an earlier one was told says nothing
+    /// of this one.
+    pub(super) generation: u64,
     halt: Option<Halt>,
-    /// Held back while the topic is halted or its breaker is open.
+    /// Held back while the topic is halted.
     parked: HashSet<ChannelNo>,
     breaker: Breaker,
-    sent: VecDeque<UnixMillis>,
-    bad: VecDeque<(UnixMillis, ChannelNo, PushToken)>,
+    tokens: BadTokens,
 }
 
 /// Why a topic does not send.
@@ -29,6 +33,8 @@ pub(super) enum Halt {
     TopicMismatch,
     /// APNs refuses the certificate.
     Certificate(String),
+    /// The certificate has expired, by our clock; lifted when that is set right.
+    Expired,
     /// Too many tokens are bad at once: probably a wrong host or certificate.
     BadTokens,
 }
@@ -48,15 +54,6 @@ pub struct TopicState {
     pub parked: usize,
 }
 
-/// Opens after many failures in a row, for half a minute.
-#[derive(Debug, Default)]
-struct Breaker {
-    failures: u32,
-    open_until: Option<UnixMillis>,
-    /// Waiting for a further try, to be cut short when the breaker closes.
-    retrying: HashSet<ChannelNo>,
-}
-
 impl Topic {
     pub(super) fn new(
         certificate: PushCertificate,
@@ -65,53 +62,58 @@ impl Topic {
         Ok(Self {
             client: ApnsClient::new(endpoint.clone(), &certificate)?,
             certificate,
+            generation: 0,
             halt: None,
             parked: HashSet::new(),
             breaker: Breaker::default(),
-            sent: VecDeque::new(),
-            bad: VecDeque::new(),
+            tokens: BadTokens::default(),
         })
+    }
+
+    /// Takes the place of the topic's former certificate; gives back whom that one held.
+    pub(super) fn succeed(&mut self, former: Self) -> Vec<ChannelNo> {
+        self.generation = former.generation + 1;
+        let mut held = former.tokens;
+        let bad = held.take();
+        let waiting = former.breaker.into_waiting();
+        former
+            .parked
+            .into_iter()
+            .chain(bad)
+            .chain(waiting)
+            .collect()
     }
 
     /// May a wake go out now? One that may not is kept for later.
     pub(super) fn may_send(&mut self, channel: ChannelNo, now: UnixMillis) -> bool {
-        let expired = self
-            .certificate
-            .expired(i64::try_from(now.seconds()).unwrap_or(i64::MAX));
-        if expired && self.halt.is_none() {
-            self.stop(Halt::Certificate("it has expired".into()));
+        if self.expired(now) && self.halt.is_none() {
+            self.stop(Halt::Expired);
         }
-        let open = self.breaker.open_until.is_some_and(|until| until > now);
-        if self.halt.is_some() || open {
+        if self.halt.is_some() {
             self.parked.insert(channel);
             return false;
         }
-        true
+        self.breaker.lets(channel, now)
     }
 
     pub(super) fn sent(&mut self, now: UnixMillis) {
-        self.sent.push_back(now);
-        let minute_ago = now.minus_seconds(60);
-        while self.sent.front().is_some_and(|at| *at < minute_ago) {
-            self.sent.pop_front();
-        }
+        self.tokens.sent(now);
     }
 
-    /// APNs answered: it is there.
-    pub(super) fn answered(&mut self, channel: ChannelNo) {
-        self.breaker.failures = 0;
-        self.breaker.retrying.remove(&channel);
+    /// APNs took a token.
+    pub(super) fn taken(&mut self, now: UnixMillis) {
+        self.tokens.taken(now);
     }
 
-    pub(super) fn retrying(&mut self, channel: ChannelNo) {
-        self.breaker.retrying.insert(channel);
+    /// APNs answered: it is there. Whom to wake for that.
+    pub(super) fn answered(&mut self, channel: ChannelNo) -> Vec<ChannelNo> {
+        let woken = self.breaker.answered(channel);
+        self.or_parked(woken)
     }
 
     /// APNs is in trouble; after many of these in a row it is left alone for a while.
-    pub(super) fn unanswered(&mut self, now: UnixMillis) {
-        self.breaker.failures = self.breaker.failures.saturating_add(1);
-        if self.breaker.failures >= BREAKER_AT && self.breaker.open_until.is_none() {
-            self.breaker.open_until = Some(now.plus_seconds(BREAKER_SECONDS));
+    pub(super) fn refused(&mut self, channel: ChannelNo, now: UnixMillis, pause: Option<u64>) {
+        if self.breaker.refused(channel, now, pause) {
             tracing::warn!(
                 topic = self.certificate.topic,
                 "apns is in trouble; pushes pause"
@@ -119,20 +121,22 @@ impl Topic {
         }
     }
 
-    /// Closes the breaker when its time is over; gives back whom it held.
+    /// No answer came.
+    pub(super) fn unanswered(&mut self, channel: ChannelNo, now: UnixMillis) {
+        self.breaker.unanswered(channel, now);
+    }
+
+    /// Whom to wake because time passed: the next probe, or all who were held by a clock
+    /// that has been set right.
     pub(super) fn resume(&mut self, now: UnixMillis) -> Vec<ChannelNo> {
-        match self.breaker.open_until {
-            Some(until) if until <= now => {
-                self.breaker.open_until = None;
-                self.breaker.failures = 0;
-                let retrying = std::mem::take(&mut self.breaker.retrying);
-                if self.halt.is_some() {
-                    return Vec::new();
-                }
-                self.parked.drain().chain(retrying).collect()
-            }
-            _ => Vec::new(),
+        if self.halt == Some(Halt::Expired) && !self.expired(now) {
+            self.halt = None;
+            return self.parked.drain().collect();
         }
+        if self.halt.is_some() {
+            return Vec::new();
+        }
+        self.breaker.next_probe(now).into_iter().collect()
     }
 
     /// Stops sending until another certificate comes; the channel is kept for then.
@@ -141,30 +145,22 @@ impl Topic {
         self.stop(why);
     }
 
-    /// A token APNs calls bad. It counts as dead only when it stays an exception for a
-    /// minute.
+    /// A token APNs calls bad. Once that is too many's fate it is the topic's.
     pub(super) fn bad_token(&mut self, channel: ChannelNo, token: PushToken, now: UnixMillis) {
-        self.bad.push_back((now, channel, token));
-        let share = self.bad.len() * 100 / self.sent.len().max(1);
-        if self.bad.len() >= BAD_AT_LEAST && share > BAD_PERCENT {
-            self.parked
-                .extend(self.bad.drain(..).map(|(_, channel, _)| channel));
+        if self.halt.is_some() {
+            self.parked.insert(channel);
+            return;
+        }
+        let too_many = self.tokens.note(channel, token, now);
+        if !too_many.is_empty() {
+            self.parked.extend(too_many);
             self.stop(Halt::BadTokens);
         }
     }
 
-    /// The tokens whose minute is over.
-    pub(super) fn take_confirmed_bad(&mut self, now: UnixMillis) -> Vec<(ChannelNo, PushToken)> {
-        let mut confirmed = Vec::new();
-        let minute_ago = now.minus_seconds(60);
-        while self.bad.front().is_some_and(|(at, ..)| *at < minute_ago) {
-            confirmed.extend(
-                self.bad
-                    .pop_front()
-                    .map(|(_, channel, token)| (channel, token)),
-            );
-        }
-        confirmed
+    /// The bad tokens whose minute is over.
+    pub(super) fn judge_bad(&mut self, now: UnixMillis) -> Judged {
+        self.tokens.judge(now)
     }
 
     /// Why nothing is sent, when it is so.
@@ -172,6 +168,7 @@ impl Topic {
         self.halt.as_ref().map(|halt| match halt {
             Halt::TopicMismatch => "certificate and push tokens are of different topics".to_owned(),
             Halt::Certificate(why) => format!("the push certificate is refused: {why}"),
+            Halt::Expired => "the push certificate has expired".to_owned(),
             Halt::BadTokens => {
                 "too many push tokens are bad at once: wrong host or certificate".to_owned()
             }
@@ -184,11 +181,28 @@ impl Topic {
             not_after: self.certificate.not_after,
             serial: self.certificate.serial.clone(),
             halted: self.halted(),
-            parked: self.parked.len(),
+            parked: self.parked.len() + self.breaker.held(),
         }
     }
 
+    fn expired(&self, now: UnixMillis) -> bool {
+        self.certificate
+            .expired(i64::try_from(now.seconds()).unwrap_or(i64::MAX))
+    }
+
+    /// These, unless the topic is halted: then they are kept.
+    fn or_parked(&mut self, channels: Vec<ChannelNo>) -> Vec<ChannelNo> {
+        if self.halt.is_none() {
+            return channels;
+        }
+        self.parked.extend(channels);
+        Vec::new()
+    }
+
     fn stop(&mut self, why: Halt) {
+        // Whoever was called bad before is no exception either.
+        let bad = self.tokens.take();
+        self.parked.extend(bad);
         if self.halt.replace(why).is_none() {
             let why = self.halted().unwrap_or_default();
             tracing::error!(
@@ -199,8 +213,3 @@ impl Topic {
         }
     }
 }
-
-const BREAKER_AT: u32 = 20;
-const BREAKER_SECONDS: u64 = 30;
-const BAD_AT_LEAST: usize = 10;
-const BAD_PERCENT: usize = 5;

@@ -8,12 +8,14 @@ use actix::prelude::*;
 use bytes::Bytes;
 use schema::checkin::{CheckIn, Facts, Message as Said, Push, Sender, UserNames};
 use schema::report::{Report, Status};
-use schema::{ChannelKind, CommandUuid, Leaf, PushMagic, PushToken, Topic, UnixMillis};
+use schema::{ChannelKind, CommandUuid, Leaf, PushMagic, PushToken, Seq, Topic, UnixMillis};
 
 use super::*;
 use crate::device::{CheckedIn, Presented, Reported};
 use crate::store::{Identity, NewCommand, StoreOptions};
 use crate::{Clock, Store};
+
+mod campaign;
 
 const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
 
@@ -32,6 +34,22 @@ impl Desk {
             ..StoreOptions::new(directory.path())
         };
         let store = Store::in_memory(options, clock.clone()).unwrap();
+        Self::of(store, clock, directory)
+    }
+
+    /// With the store's real file.
+    fn on_disk() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let clock = Clock::manual(NOW);
+        let options = StoreOptions {
+            reserve_bytes: 0,
+            ..StoreOptions::new(directory.path())
+        };
+        let store = Store::open(options, clock.clone()).unwrap();
+        Self::of(store, clock, directory)
+    }
+
+    fn of(store: Store, clock: Clock, directory: tempfile::TempDir) -> Self {
         let registry = Registry::new(House {
             store: store.clone(),
             clock,
@@ -109,7 +127,12 @@ impl Desk {
     }
 
     async fn queue(&self, id: &str, uuid: &str) {
-        let channel = self.store.find(&sender(id).device).unwrap().unwrap();
+        self.queue_for(&[id.to_owned()], uuid).await;
+    }
+
+    /// One command for several devices.
+    async fn queue_for(&self, ids: &[String], uuid: &str) -> Seq {
+        let channel = |id: &String| self.store.find(&sender(id).device).unwrap().unwrap().0;
         let command = NewCommand {
             uuid: CommandUuid::parse(uuid).unwrap(),
             request_type: "ProfileList".into(),
@@ -117,13 +140,13 @@ impl Desk {
             rank: 128,
             destructive: false,
             expires: NOW.plus_seconds(3600),
-            targets: [channel.0].into_iter().collect(),
+            targets: ids.iter().map(channel).collect(),
             wake: false,
             principal: "test".into(),
             reason: String::new(),
             idempotency: None,
         };
-        self.store.enqueue(command).await.unwrap();
+        self.store.enqueue(command).await.unwrap().seq.unwrap()
     }
 }
 

@@ -224,7 +224,7 @@ impl Store {
         &self,
         after: Option<ChannelNo>,
         most: usize,
-        mut wanted: impl FnMut(&Device) -> bool,
+        mut wanted: impl FnMut(&Device) -> Result<bool, StoreError>,
     ) -> Result<(Vec<Device>, bool), StoreError> {
         let transaction = self.inner.database.begin_read()?;
         let channels = transaction.open_table(CHANNEL)?;
@@ -245,7 +245,7 @@ impl Store {
                 enrollment: *enrollment,
                 annotation: annotation.map(|AnnotationRow::V1(a)| a).unwrap_or_default(),
             };
-            if wanted(&device) {
+            if wanted(&device)? {
                 if found.len() == most {
                     return Ok((found, true));
                 }

@@ -76,6 +76,41 @@ impl Store {
         before: Option<u64>,
         most: usize,
     ) -> Result<Vec<Happening>, StoreError> {
+        let mut past = Vec::new();
+        self.walk_back(channel, |happening| {
+            if before.is_none_or(|before| happening.position < before) {
+                past.push(happening);
+            }
+            past.len() < most
+        })?;
+        Ok(past)
+    }
+
+    /// Whether a channel reported its push token after `at`.
+    ///
+    /// # Errors
+    /// [`StoreError::Broken`] when the tables cannot be read.
+    pub fn token_reported_after(
+        &self,
+        channel: ChannelNo,
+        at: UnixMillis,
+    ) -> Result<bool, StoreError> {
+        let mut reported = false;
+        self.walk_back(channel, |happening| {
+            let later = happening.at > at;
+            let token = matches!(&happening.entry, Entry::CheckIn { message, .. } if message == "TokenUpdate");
+            reported = later && token;
+            later && !reported
+        })?;
+        Ok(reported)
+    }
+
+    /// Shows the past of a channel, newest first, for as long as `on` says to go on.
+    fn walk_back(
+        &self,
+        channel: ChannelNo,
+        mut on: impl FnMut(Happening) -> bool,
+    ) -> Result<(), StoreError> {
         let head = self
             .inner
             .published
@@ -94,21 +129,20 @@ impl Store {
             }
         };
         let journal = transaction.open_table(JOURNAL)?;
-        let mut past = Vec::new();
-        while at != 0 && past.len() < most {
+        while at != 0 {
             // Retention took the rest of the chain.
             let Some(row) = journal.get(at)? else { break };
             let row: JournalRow = decode(row.value())?;
-            let position = std::mem::replace(&mut at, row.previous);
-            if before.is_none_or(|before| position < before) {
-                past.push(Happening {
-                    position,
-                    at: row.at,
-                    entry: row.entry,
-                });
+            let happening = Happening {
+                position: std::mem::replace(&mut at, row.previous),
+                at: row.at,
+                entry: row.entry,
+            };
+            if !on(happening) {
+                break;
             }
         }
-        Ok(past)
+        Ok(())
     }
 
     /// The commands of a channel, newest first: those in its queue and those its past
@@ -198,7 +232,11 @@ impl Store {
         Ok(None)
     }
 
-    fn body(&self, channel: ChannelNo, body: &Body) -> Result<Option<Vec<u8>>, StoreError> {
+    pub(super) fn body(
+        &self,
+        channel: ChannelNo,
+        body: &Body,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
         let sealed = match body {
             Body::None => return Ok(None),
             Body::Inline(sealed) => sealed.clone(),

@@ -19,6 +19,7 @@ mod fold;
 mod guard;
 mod history;
 mod inspect;
+mod inventory;
 mod links;
 mod open;
 mod operations;
@@ -95,6 +96,7 @@ struct Inner {
     options: StoreOptions,
     operations: Mutex<Option<mpsc::Sender<Operation>>>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+    learned: tokio::sync::Mutex<inventory::Cursor>,
 }
 
 /// The outcome of a write, once it is durable.

@@ -21,7 +21,7 @@ use super::shadow::Shadow;
 use super::tables::{
     ANNOTATION, AUDIT, CERTIFICATE, CERTIFICATE_DER, CHALLENGE, CHALLENGE_EXPIRY, CHANNEL,
     CHANNEL_BY_ID, COHORT_STATE, COMMAND, COMMAND_BY_UUID, COMMAND_COUNT, CommandRow, ENROLLED,
-    EXPIRY, Entry, GUARD, IDEMPOTENCY, ISSUED, JOURNAL, JournalRow, LAST_POSITION, LINK,
+    EXPIRY, Entry, GUARD, IDEMPOTENCY, INVENTORY, ISSUED, JOURNAL, JournalRow, LAST_POSITION, LINK,
     LINK_BY_ID, META, PUSH_CERTIFICATE, PUSH_DEAD, PUSH_KEY, PUSHED, QUARANTINE, QUEUE, QueueRow,
     SCHEMA_VERSION, SECRET, SEEN, SEEN_BODY, SEGMENT, TOKEN, TokenRow, decode, encode,
 };
@@ -161,6 +161,7 @@ impl Store {
             options,
             operations: std::sync::Mutex::new(Some(operations)),
             thread: std::sync::Mutex::default(),
+            learned: tokio::sync::Mutex::default(),
         };
         let inner = Arc::new(inner);
         Ok((Self { inner }, writer))
@@ -262,6 +263,7 @@ fn migrate(transaction: &WriteTransaction) -> Result<(), StoreError> {
     transaction.open_table(TOKEN)?;
     transaction.open_table(PUSH_CERTIFICATE)?;
     transaction.open_table(PUSH_KEY)?;
+    transaction.open_table(INVENTORY)?;
     transaction.open_table(ANNOTATION)?;
     transaction.open_table(QUARANTINE)?;
     transaction.open_table(AUDIT)?;

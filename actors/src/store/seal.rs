@@ -76,6 +76,8 @@ pub(super) enum Place<'a> {
     Journal(u32),
     /// A secret, by channel and kind.
     Secret(u32, u8),
+    /// What a channel told, by channel and kind.
+    Inventory(u32, u8),
     /// A push certificate, by topic.
     PushCertificate(&'a str),
     /// A key that waits for its push certificate, by the hash of its public key.
@@ -91,6 +93,9 @@ impl Place<'_> {
             Self::Journal(channel) => [&b"journal\0"[..], &channel.to_be_bytes()].concat(),
             Self::Secret(channel, kind) => {
                 [&b"secret\0"[..], &channel.to_be_bytes(), &[kind]].concat()
+            }
+            Self::Inventory(channel, kind) => {
+                [&b"inventory\0"[..], &channel.to_be_bytes(), &[kind]].concat()
             }
             Self::PushCertificate(topic) => [b"push_certificate\0", topic.as_bytes()].concat(),
             Self::PushKey(hash) => [b"push_key\0", hash].concat(),

@@ -6,6 +6,7 @@
 
 use redb::TableDefinition;
 use schema::enrollment::{EnrolledWith, Enrollment};
+use schema::inventory::Known;
 use schema::link::{IdentityKind, Link, LinkId};
 use schema::ota::OtaDevice;
 use schema::queue::State;
@@ -21,7 +22,8 @@ pub(super) const SCHEMA_VERSION: u32 = 4;
 
 /// Name -> bytes: `schema`, `numbers`, `instance`, `public_url`, `clock` (the journal
 /// position and the time at which an admin confirmed the clock), `backup` (when the last
-/// one was made), `restored` ([`RestoredRow`]).
+/// one was made), `restored` ([`RestoredRow`]), `inventory` (the position up to which the
+/// journal was read for it).
 pub(super) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 /// ChannelNo -> [`ChannelRow`].
 pub(super) const CHANNEL: TableDefinition<u32, &[u8]> = TableDefinition::new("channel");
@@ -86,6 +88,8 @@ pub(super) const PUSH_CERTIFICATE: TableDefinition<&str, &[u8]> =
     TableDefinition::new("push_certificate");
 /// Hash of the public key -> sealed key and request that wait for a push certificate.
 pub(super) const PUSH_KEY: TableDefinition<&[u8], &[u8]> = TableDefinition::new("push_key");
+/// (ChannelNo, kind) -> sealed [`InventoryRow`].
+pub(super) const INVENTORY: TableDefinition<(u32, u8), &[u8]> = TableDefinition::new("inventory");
 /// Device ChannelNo -> [`AnnotationRow`].
 pub(super) const ANNOTATION: TableDefinition<u32, &[u8]> = TableDefinition::new("annotation");
 /// EnrollId of a device whose actor failed too often -> milliseconds since when.
@@ -559,6 +563,13 @@ pub(super) struct IdempotencyRow {
     pub(super) accepted: u32,
     pub(super) rejected: Vec<ChannelNo>,
     pub(super) until: UnixMillis,
+}
+
+/// A row of [`INVENTORY`], sealed.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum InventoryRow {
+    /// The first version.
+    V1(Known),
 }
 
 /// A row of [`TOKEN`].

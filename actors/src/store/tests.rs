@@ -16,8 +16,10 @@ mod backup;
 mod clock;
 mod disk;
 mod faults;
+mod inventory;
 mod model;
 mod older;
+mod overload;
 mod power;
 
 const NOW: UnixMillis = UnixMillis(1_800_000_000_000);

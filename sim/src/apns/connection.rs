@@ -1,12 +1,12 @@
 //! The fake APNs' connections: accepts, counts streams, answers as scripted,
 //! and breaks what the script wants broken.
 
-use std::convert::Infallible;
+use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -44,6 +44,16 @@ async fn serve(stream: TcpStream, acceptor: TlsAcceptor, shared: Arc<Shared>) {
     let Ok(()) = stream.set_nodelay(true) else {
         return;
     };
+    shared.log.change(|log| log.attempts.push(Instant::now()));
+    let (hole, delay) = shared
+        .script
+        .read(|script| (script.black_hole, script.handshake_delay));
+    if hole {
+        // Held open until the client gives up or all are hung up.
+        let _ = hang_up.changed().await;
+        return;
+    }
+    tokio::time::sleep(delay).await;
     let Ok(tls) = acceptor.accept(stream).await else {
         return;
     };
@@ -141,7 +151,9 @@ async fn answer(
             shared.note_accepted(push);
             Ok(reply(&id, &answer)?)
         }
-        Answer::Refuse { .. } | Answer::StallBody { .. } => Ok(reply(&push.apns_id, &answer)?),
+        Answer::Refuse { .. } | Answer::StallBody { .. } | Answer::ResetBody { .. } => {
+            Ok(reply(&push.apns_id, &answer)?)
+        }
         Answer::Reset => Err("scripted reset".into()),
         Answer::Drop => {
             let _ = line.orders.send(Order::Drop);
@@ -179,13 +191,16 @@ fn reply(apns_id: &str, answer: &Answer) -> Result<Response<Reply>, SimError> {
             };
             Reply::whole(body.to_string())
         }
-        Answer::StallBody { status } => {
+        Answer::StallBody { status } | Answer::ResetBody { status } => {
             response = response
                 .status(*status)
                 .header(CONTENT_TYPE, "application/json");
             Reply {
                 chunk: Some(Bytes::from_static(b"{\"reason\":")),
-                stalls: true,
+                end: match answer {
+                    Answer::StallBody { .. } => End::Stall,
+                    _ => End::Reset,
+                },
             }
         }
         _ => Reply::whole(String::new()),
@@ -193,37 +208,46 @@ fn reply(apns_id: &str, answer: &Answer) -> Result<Response<Reply>, SimError> {
     Ok(response.body(body)?)
 }
 
-/// A body that is whole, or stops in the middle and never ends.
+/// A body that is whole, or stops in the middle.
 struct Reply {
     chunk: Option<Bytes>,
-    stalls: bool,
+    end: End,
+}
+
+/// What comes after the chunk.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Whole,
+    Stall,
+    Reset,
 }
 
 impl Reply {
     fn whole(text: String) -> Self {
         Self {
             chunk: (!text.is_empty()).then(|| Bytes::from(text)),
-            stalls: false,
+            end: End::Whole,
         }
     }
 }
 
 impl Body for Reply {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = io::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        match self.chunk.take() {
-            Some(chunk) => Poll::Ready(Some(Ok(Frame::data(chunk)))),
-            None if self.stalls => Poll::Pending,
-            None => Poll::Ready(None),
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        match (self.chunk.take(), self.end) {
+            (Some(chunk), _) => Poll::Ready(Some(Ok(Frame::data(chunk)))),
+            (None, End::Whole) => Poll::Ready(None),
+            (None, End::Stall) => Poll::Pending,
+            (None, End::Reset) => Poll::Ready(Some(Err(io::Error::other("scripted reset")))),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.chunk.is_none() && !self.stalls
+        self.chunk.is_none() && self.end == End::Whole
     }
 }

@@ -9,7 +9,7 @@ mod tls;
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -99,6 +99,11 @@ impl FakeApns {
         self.shared.log.read(|log| log.connections)
     }
 
+    /// When each connection was asked for, also those that came to nothing.
+    pub fn attempts(&self) -> Vec<Instant> {
+        self.shared.log.read(|log| log.attempts.clone())
+    }
+
     /// Waits until `condition` holds for the totals, at most `deadline`.
     pub async fn wait_until(
         &self,
@@ -166,6 +171,7 @@ struct Log {
     received: HashMap<String, u64>,
     refusals: Vec<Refusal>,
     connections: Connections,
+    attempts: Vec<Instant>,
     subscribers: Vec<mpsc::UnboundedSender<Push>>,
 }
 

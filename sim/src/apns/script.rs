@@ -23,6 +23,10 @@ pub struct Script {
     pub go_away_after: Option<u64>,
     /// Drop a connection at this many streams: what is open goes unanswered.
     pub drop_after: Option<u64>,
+    /// Take new connections and never say a word on them.
+    pub black_hole: bool,
+    /// Let new connections wait this long for their TLS handshake.
+    pub handshake_delay: Duration,
     /// Refuse connections without a client certificate, as Apple does:
     /// 403 MissingProviderToken. The certificate itself is never checked.
     pub certificate_required: bool,
@@ -39,6 +43,8 @@ impl Default for Script {
             max_concurrent_streams: 1000,
             go_away_after: None,
             drop_after: None,
+            black_hole: false,
+            handshake_delay: Duration::ZERO,
             certificate_required: false,
         }
     }
@@ -87,6 +93,11 @@ pub enum Answer {
     },
     /// RST_STREAM.
     Reset,
+    /// The status and half of an error body, then RST_STREAM.
+    ResetBody {
+        /// HTTP status.
+        status: u16,
+    },
     /// Drop the whole connection.
     Drop,
 }
