@@ -77,13 +77,13 @@ impl Housekeeper {
         }
         self.store.check_room()?;
         let folded = self.store.fold().await;
-        self.store.learn(LEARNED_AT_ONCE).await?;
+        let learned = self.store.learn(LEARNED_AT_ONCE).await;
         if self.round.is_multiple_of(15) {
             self.registry
                 .passivate_idle(now.minus_seconds(IDLE_SECONDS).0);
             self.expire_and_retain().await?;
         }
-        folded
+        folded.and(learned.map(drop))
     }
 
     async fn expire_and_retain(&self) -> Result<(), StoreError> {

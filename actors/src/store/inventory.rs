@@ -41,13 +41,16 @@ struct Answer {
 
 impl Store {
     /// Reads what reports told into the inventory, at most so many slices of the journal;
-    /// false when something may be left.
+    /// false when something may be left. On a full disk it waits for room.
     ///
     /// # Errors
     /// [`StoreError`]: the store's own trouble.
     pub async fn learn(&self, slices: usize) -> Result<bool, StoreError> {
         let mut cursor = self.inner.learned.lock().await;
         for _ in 0..slices {
+            if self.full() {
+                return Ok(false);
+            }
             if !self.learn_slice(&mut cursor).await? {
                 return Ok(true);
             }
@@ -125,8 +128,16 @@ impl Store {
         let (answers, end) = self.answers_after(cursor)?;
         let mut told: Vec<(Answer, Fact)> = Vec::with_capacity(answers.len());
         for answer in answers {
-            // A body that retention took, or that cannot be read, tells nothing.
-            let body = self.body(answer.channel, &answer.body)?;
+            // A body that retention took tells nothing, nor does one that cannot be read:
+            // what comes behind it must not wait for it for ever.
+            let body = match self.body(answer.channel, &answer.body) {
+                Err(error @ StoreError::Unsealable) => {
+                    let channel = answer.channel.0;
+                    tracing::warn!(channel, %error, "a report is left out of the inventory");
+                    None
+                }
+                body => body?,
+            };
             if let Some(facts) = body.and_then(|body| answer.kind.read(&body)) {
                 told.push((answer, facts));
             }

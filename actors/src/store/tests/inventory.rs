@@ -80,3 +80,63 @@ async fn what_is_known_stays_when_retention_takes_the_report_and_is_sealed() {
             .any(|window| window == canary)
     );
 }
+
+#[tokio::test]
+async fn a_report_that_does_not_open_is_left_out_and_none_waits_behind_it() {
+    let desk = Desk::new();
+    let one = desk.enroll("ONE").await.channel.no;
+    let two = desk.enroll("TWO").await.channel.no;
+    desk.enqueue("c1", &[one, two]).await.unwrap();
+    let foreign = desk.store.seal_body(two, &Packed::of(&profiles(&["no"])));
+    let reported = Reported {
+        channel: one,
+        epoch: Seq(0),
+        uuid: CommandUuid::parse("c1").unwrap(),
+        seq: None,
+        status: Status::Acknowledged,
+        errors: Vec::new(),
+        body: Some(foreign.unwrap()),
+    };
+    let ticket = desk.store.report(reported).unwrap();
+    desk.store.redeem(ticket).await.unwrap();
+    let told = profiles(&["yes"]);
+    report(&desk.store, two, "c1", Status::Acknowledged, &told).await;
+    learn(&desk.store).await;
+    assert!(!has(&desk.store, one, "no") && has(&desk.store, two, "yes"));
+}
+
+#[tokio::test]
+async fn on_a_full_disk_it_waits_and_keeps_nobody_else_waiting() {
+    let directory = tempfile::tempdir().unwrap();
+    let clock = Clock::manual(NOW);
+    let full = StoreOptions {
+        reserve_bytes: u64::MAX >> 8,
+        ..StoreOptions::new(directory.path())
+    };
+    let store = Store::open(full, clock.clone()).unwrap();
+    let desk = Desk {
+        store,
+        clock,
+        directory,
+    };
+    let channel = desk.enroll("D").await.channel.no;
+    desk.enqueue("c1", &[channel]).await.unwrap();
+    let told = profiles(&["a"]);
+    report(&desk.store, channel, "c1", Status::Acknowledged, &told).await;
+    desk.store.check_room().unwrap();
+    assert!(desk.store.full());
+    assert_eq!(desk.store.learn(9).await, Ok(false));
+    assert!(!has(&desk.store, channel, "a"));
+
+    // Room comes back.
+    let Desk {
+        store,
+        clock,
+        directory,
+    } = desk;
+    store.close();
+    drop(store);
+    let store = Store::open(options(directory.path()), clock).unwrap();
+    learn(&store).await;
+    assert!(has(&store, channel, "a"));
+}
