@@ -8,6 +8,7 @@ pub mod admin_client;
 pub mod api;
 pub mod app;
 pub mod auth;
+mod body;
 pub mod cli;
 pub mod compat;
 pub mod config;

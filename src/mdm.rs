@@ -3,23 +3,20 @@
 //! Extract, prove the identity, read the message, ask the device's actor, answer.
 //! What a device may be told lives in `error.rs`; what it means, in the floors below.
 
-use std::time::Duration;
-
 use actix_web::http::header::{self, HeaderMap};
 use actix_web::{HttpRequest, HttpResponse, ResponseError as _, web};
 use actors::admission::{Permit, Weight};
 use actors::device::{Answer, CheckedIn, Presented, Reported};
 use actors::registry::Opens;
 use actors::store::{Identity, Packed};
-use bytes::{Bytes, BytesMut};
-use futures_util::StreamExt as _;
+use bytes::Bytes;
 use schema::Leaf;
 use schema::checkin::{self, Message, Misread, Sender};
 use schema::report::{self, Report, Status};
 use schema::xml::{Scan, Unreadable};
-use tokio::time::timeout;
 
 use crate::app::App;
+use crate::body::{Body, SHORT, announced, drain, read};
 use crate::error::DeviceError;
 use crate::identity::{DeviceIdentity, Evidence, IdentityError, IssuedBy, Source};
 use crate::tls::PeerLeaf;
@@ -369,102 +366,9 @@ fn is_checkin_body(body: &[u8]) -> bool {
         && Scan::new(body).is_ok_and(|scan| scan.get("MessageType").is_some())
 }
 
-/// A body as it was read.
-pub(crate) struct Body {
-    /// Its bytes; only the beginning when it was cut.
-    pub(crate) bytes: Bytes,
-    /// Longer than its cap: the rest was drained and dropped.
-    pub(crate) cut: bool,
-    /// Held while it is worked on, when it is a long one.
-    pub(crate) permit: Option<Permit>,
-}
-
-/// The length the head announces, if it does.
-///
-/// # Errors
-/// [`DeviceError::TooLong`] when that is more than is ever taken in.
-fn announced(headers: &HeaderMap, cap: usize) -> Result<Option<usize>, DeviceError> {
-    let length = headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-    match length {
-        Some(length) if length > DRAINED_AT_MOST => Err(DeviceError::TooLong(cap)),
-        length => Ok(length),
-    }
-}
-
-/// Reads a body up to a cap and against a deadline. What is long is admitted as it comes,
-/// at once when its length is announced; what is over the cap is drained, so that the
-/// device hears the answer.
-pub(crate) async fn read(
-    headers: &HeaderMap,
-    mut payload: web::Payload,
-    cap: usize,
-    app: &App,
-) -> Result<Body, DeviceError> {
-    let announced = announced(headers, cap)?;
-    let admit = |bytes| {
-        let permit = app.admission.admit(Weight::Full, bytes);
-        permit.ok_or(DeviceError::Overloaded)
-    };
-    let mut permit = match announced {
-        Some(announced) if announced <= SHORT => None,
-        Some(announced) => Some(admit(announced.min(cap))?),
-        None => Some(admit(SHORT)?),
-    };
-    let whole = async {
-        let mut body = BytesMut::new();
-        let mut length = 0;
-        while let Some(chunk) = payload.next().await {
-            let chunk = chunk.map_err(|_| DeviceError::Incomplete)?;
-            length += chunk.len();
-            if length > DRAINED_AT_MOST {
-                return Err(DeviceError::TooLong(cap));
-            }
-            if length > cap {
-                body.truncate(KEPT_OF_CUT);
-            } else if body.is_empty() && Some(length) == announced {
-                return Ok((chunk, false));
-            } else {
-                if permit.as_mut().is_some_and(|permit| !permit.covers(length)) {
-                    return Err(DeviceError::Overloaded);
-                }
-                body.extend_from_slice(&chunk);
-            }
-        }
-        Ok((body.freeze(), length > cap))
-    };
-    let deadline = Duration::from_secs(app.config.limits.body_seconds);
-    let (bytes, cut) = timeout(deadline, whole)
-        .await
-        .map_err(|_| DeviceError::TooSlow)??;
-    Ok(Body { bytes, cut, permit })
-}
-
-/// Takes in what is left of a short body that is refused, for a moment, so that its
-/// sender hears why; keeps nothing of it.
-async fn drain(mut payload: web::Payload) {
-    let rest = async {
-        let mut length = 0;
-        while let Some(Ok(chunk)) = payload.next().await {
-            length += chunk.len();
-            if length > SHORT {
-                break;
-            }
-        }
-    };
-    // Whoever is slower does without the answer.
-    let _ = timeout(DRAINED_FOR, rest).await;
-}
-
 const CHECKIN_KEY: &[u8] = b"<key>MessageType</key>";
 const CHECKIN_CAP: usize = 4 << 20;
 const REPORT_CAP: usize = 32 << 20;
-/// What is kept of a report over its cap.
-const KEPT_OF_CUT: usize = 1 << 20;
-const DRAINED_AT_MOST: usize = 128 << 20;
-const DRAINED_FOR: Duration = Duration::from_secs(2);
-const SHORT: usize = 64 << 10;
 /// Read before it is known whose it is: a poll, a common report.
 const TINY: usize = 8 << 10;
 const HELD_AT_MOST: usize = 16;

@@ -19,8 +19,8 @@ use bytes::Bytes;
 use schema::link::LinkId;
 
 use crate::app::App;
+use crate::body::read;
 use crate::error::DeviceError;
-use crate::mdm::read;
 
 /// Mounts the SCEP door.
 pub fn routes(config: &mut web::ServiceConfig) {

@@ -11,15 +11,12 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use openssl::asn1::Asn1Time;
-use openssl::bn::{BigNum, MsbOption};
 use openssl::error::ErrorStack;
 use openssl::hash::MessageDigest;
 use openssl::pkey::Id;
 use openssl::x509::extension::{BasicConstraints, KeyUsage, SubjectKeyIdentifier};
-use openssl::x509::{X509, X509NameBuilder};
 
-use crate::key_files::{self, KeyFileError, KeyPair};
+use crate::key_files::{self, KeyFileError, KeyPair, self_signed};
 
 pub use issue::{PublicKey, SignedLeaf};
 pub(crate) use issue::{message_digest, verify};
@@ -138,34 +135,16 @@ fn make(key: CaKey, valid_days: u32) -> Result<KeyPair, ErrorStack> {
         CaKey::Rsa2048 => key_files::rsa_key()?,
         CaKey::P256 => key_files::p256_key()?,
     };
-    let mut name = X509NameBuilder::new()?;
-    name.append_entry_by_text("O", "Reveille")?;
-    name.append_entry_by_text("CN", "Reveille Device CA")?;
-    let name = name.build();
-    let mut serial = BigNum::new()?;
-    serial.rand(127, MsbOption::MAYBE_ZERO, false)?;
-    let mut builder = X509::builder()?;
-    builder.set_version(2)?;
-    builder.set_serial_number(&*serial.to_asn1_integer()?)?;
-    builder.set_subject_name(&name)?;
-    builder.set_issuer_name(&name)?;
-    builder.set_pubkey(&key)?;
-    builder.set_not_before(&*Asn1Time::days_from_now(0)?)?;
-    builder.set_not_after(&*Asn1Time::days_from_now(valid_days)?)?;
-    builder.append_extension(BasicConstraints::new().critical().ca().build()?)?;
-    builder.append_extension(
-        KeyUsage::new()
+    self_signed("Reveille Device CA", key, valid_days, |builder| {
+        builder.append_extension(BasicConstraints::new().critical().ca().build()?)?;
+        let usage = KeyUsage::new()
             .critical()
             .key_cert_sign()
             .crl_sign()
-            .build()?,
-    )?;
-    let key_id = SubjectKeyIdentifier::new().build(&builder.x509v3_context(None, None))?;
-    builder.append_extension(key_id)?;
-    builder.sign(&key, MessageDigest::sha256())?;
-    Ok(KeyPair {
-        certificate: builder.build(),
-        key,
+            .build()?;
+        builder.append_extension(usage)?;
+        let key_id = SubjectKeyIdentifier::new().build(&builder.x509v3_context(None, None))?;
+        builder.append_extension(key_id)
     })
 }
 

@@ -9,12 +9,15 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use openssl::asn1::Asn1Time;
+use openssl::bn::{BigNum, MsbOption};
 use openssl::ec::{EcGroup, EcKey};
 use openssl::error::ErrorStack;
+use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
 use openssl::pkey::{PKey, Private};
 use openssl::rsa::Rsa;
-use openssl::x509::X509;
+use openssl::x509::{X509, X509Builder, X509NameBuilder};
 
 use crate::private_file::{staged, sync_directory, write_new};
 
@@ -111,6 +114,35 @@ impl KeyPair {
     }
 }
 
+/// A certificate that signs itself, in our name, from today on; `extend` says what for.
+pub(crate) fn self_signed(
+    common_name: &str,
+    key: PKey<Private>,
+    valid_days: u32,
+    extend: impl FnOnce(&mut X509Builder) -> Result<(), ErrorStack>,
+) -> Result<KeyPair, ErrorStack> {
+    let mut name = X509NameBuilder::new()?;
+    name.append_entry_by_text("O", "Reveille")?;
+    name.append_entry_by_text("CN", common_name)?;
+    let name = name.build();
+    let mut serial = BigNum::new()?;
+    serial.rand(127, MsbOption::MAYBE_ZERO, false)?;
+    let mut builder = X509::builder()?;
+    builder.set_version(2)?;
+    builder.set_serial_number(&*serial.to_asn1_integer()?)?;
+    builder.set_subject_name(&name)?;
+    builder.set_issuer_name(&name)?;
+    builder.set_pubkey(&key)?;
+    builder.set_not_before(&*Asn1Time::days_from_now(0)?)?;
+    builder.set_not_after(&*Asn1Time::days_from_now(valid_days)?)?;
+    extend(&mut builder)?;
+    builder.sign(&key, MessageDigest::sha256())?;
+    Ok(KeyPair {
+        certificate: builder.build(),
+        key,
+    })
+}
+
 /// An RSA-2048 key.
 pub(crate) fn rsa_key() -> Result<PKey<Private>, ErrorStack> {
     PKey::from_rsa(Rsa::generate(2048)?)
@@ -131,23 +163,10 @@ fn files(directory: &Path, name: &str) -> [PathBuf; 2] {
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
-    use openssl::asn1::Asn1Time;
-    use openssl::hash::MessageDigest;
-
     use super::*;
 
     fn make() -> Result<KeyPair, ErrorStack> {
-        let key = p256_key()?;
-        let mut builder = X509::builder()?;
-        builder.set_pubkey(&key)?;
-        let now = Asn1Time::days_from_now(0)?;
-        builder.set_not_before(&now)?;
-        builder.set_not_after(&now)?;
-        builder.sign(&key, MessageDigest::sha256())?;
-        Ok(KeyPair {
-            certificate: builder.build(),
-            key,
-        })
+        self_signed("It", p256_key()?, 1, |_| Ok(()))
     }
 
     fn certificate(directory: &Path) -> Result<Vec<u8>, KeyFileError> {

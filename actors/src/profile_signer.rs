@@ -6,17 +6,14 @@
 
 use std::path::Path;
 
-use openssl::asn1::Asn1Time;
-use openssl::bn::{BigNum, MsbOption};
 use openssl::error::ErrorStack;
 use openssl::hash::MessageDigest;
 use openssl::pkcs7::{Pkcs7, Pkcs7Flags};
 use openssl::stack::Stack;
 use openssl::x509::extension::{BasicConstraints, ExtendedKeyUsage, KeyUsage};
-use openssl::x509::{X509, X509NameBuilder};
 use schema::Leaf;
 
-use crate::key_files::{KeyFileError, KeyPair, rsa_key};
+use crate::key_files::{KeyFileError, KeyPair, rsa_key, self_signed};
 
 /// Signs profiles.
 #[derive(Clone)]
@@ -78,33 +75,20 @@ impl ProfileSigner {
 }
 
 fn make() -> Result<KeyPair, ErrorStack> {
-    let key = rsa_key()?;
-    let mut name = X509NameBuilder::new()?;
-    name.append_entry_by_text("O", "Reveille")?;
-    name.append_entry_by_text("CN", "Reveille Profile Signing")?;
-    let name = name.build();
-    let mut serial = BigNum::new()?;
-    serial.rand(127, MsbOption::MAYBE_ZERO, false)?;
-    let mut builder = X509::builder()?;
-    builder.set_version(2)?;
-    builder.set_serial_number(&*serial.to_asn1_integer()?)?;
-    builder.set_subject_name(&name)?;
-    builder.set_issuer_name(&name)?;
-    builder.set_pubkey(&key)?;
-    builder.set_not_before(&*Asn1Time::days_from_now(0)?)?;
-    builder.set_not_after(&*Asn1Time::days_from_now(VALID_DAYS)?)?;
-    builder.append_extension(BasicConstraints::new().critical().build()?)?;
-    builder.append_extension(KeyUsage::new().critical().digital_signature().build()?)?;
-    let usage = ExtendedKeyUsage::new()
-        .email_protection()
-        .code_signing()
-        .build()?;
-    builder.append_extension(usage)?;
-    builder.sign(&key, MessageDigest::sha256())?;
-    Ok(KeyPair {
-        certificate: builder.build(),
-        key,
-    })
+    self_signed(
+        "Reveille Profile Signing",
+        rsa_key()?,
+        VALID_DAYS,
+        |builder| {
+            builder.append_extension(BasicConstraints::new().critical().build()?)?;
+            builder.append_extension(KeyUsage::new().critical().digital_signature().build()?)?;
+            let usage = ExtendedKeyUsage::new()
+                .email_protection()
+                .code_signing()
+                .build()?;
+            builder.append_extension(usage)
+        },
+    )
 }
 
 /// Why there is no profile signer, or no signature of it.

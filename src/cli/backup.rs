@@ -68,7 +68,7 @@ async fn make(
         let config = Config::load(file).context("configuration")?;
         let path = config.store.path.display();
         ensure!(
-            config.store.path.join("reveille.redb").exists(),
+            actors::store::is_in(&config.store.path),
             "there is no store in {path} (store.path)"
         );
         match open_store(&config, &Clock::System) {

@@ -173,7 +173,7 @@ fn seal_key(config: &Config) -> Result<(), String> {
             _ => Err(format!("{}: must hold 32 bytes", file.display())),
         };
     }
-    if path.join("reveille.redb").exists() {
+    if actors::store::is_in(path) {
         return Err(format!(
             "{}: is missing, but the store needs it",
             file.display()

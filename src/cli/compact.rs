@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use actors::StoreError;
-use actors::store::compact;
+use actors::store::{self, compact};
 use anyhow::{Context as _, bail, ensure};
 
 use super::output;
@@ -15,7 +15,7 @@ pub(super) fn run(file: Option<&Path>) -> anyhow::Result<()> {
     let config = Config::load(file).context("configuration")?;
     let path = config.store.path.display();
     ensure!(
-        config.store.path.join("reveille.redb").exists(),
+        store::is_in(&config.store.path),
         "there is no store in {path} (store.path)"
     );
     match compact(&config.store.path) {

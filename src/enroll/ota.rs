@@ -19,9 +19,9 @@ use schema::profile::{IdentityPayload, ProfileService, ProofProfile};
 
 use super::{compose, file, identity, offered, organization, sign};
 use crate::app::App;
+use crate::body::read;
 use crate::error::{DeviceError, EnrollError};
 use crate::identity::{IssuedBy, SignedMessage};
-use crate::mdm::read;
 use crate::public_url::PublicUrl;
 
 /// Where devices send what they are.

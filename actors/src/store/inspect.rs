@@ -12,6 +12,7 @@ use redb::{
 use schema::UnixMillis;
 
 use super::StoreError;
+use super::archive::DATABASE;
 use super::backup::{last_backup, restored};
 use super::disk::LocalDisk;
 use super::seal::{Place, Sealer};
@@ -58,7 +59,7 @@ impl Inspection {
     /// [`StoreError::InUse`], [`StoreError::Unclosed`], or [`StoreError::Broken`] when it
     /// cannot be read.
     pub fn of(directory: &Path, seal_key_file: &Path) -> Result<Self, StoreError> {
-        let file = directory.join("reveille.redb");
+        let file = directory.join(DATABASE);
         let database = ReadOnlyDatabase::open(&file)?;
         let read = database.begin_read()?;
         let mut inspection = Self {

@@ -384,6 +384,12 @@ impl Store {
     }
 }
 
+/// Is there a store in a data directory?
+#[must_use]
+pub fn is_in(directory: &Path) -> bool {
+    directory.join(archive::DATABASE).exists()
+}
+
 /// How many bytes the disk of a directory has left for us.
 ///
 /// # Errors

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use actors::expiry::not_after;
-use actors::store::free_bytes;
+use actors::store::{free_bytes, is_in};
 use openssl::pkey::PKey;
 use openssl::x509::X509;
 use schema::UnixMillis;
@@ -108,7 +108,7 @@ pub(super) fn device_ca(directory: &Path, now: UnixMillis) -> Finding {
     let (certificate, key) = (directory.join("ca.pem"), directory.join("ca.key"));
     match (certificate.exists(), key.exists()) {
         (true, true) => {}
-        (false, false) if directory.join("reveille.redb").exists() => {
+        (false, false) if is_in(directory) => {
             return Finding::warn(
                 CA,
                 "ca.pem and ca.key are missing beside the store; once it knows a device the \
