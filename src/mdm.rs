@@ -10,6 +10,7 @@ use actors::device::{Answer, CheckedIn, Presented, Reported};
 use actors::registry::Opens;
 use actors::store::{Identity, Packed};
 use bytes::Bytes;
+use memchr::memmem;
 use schema::Leaf;
 use schema::checkin::{self, Message, Misread, Sender};
 use schema::report::{self, Report, Status};
@@ -361,8 +362,7 @@ fn is_checkin(headers: &HeaderMap) -> Option<bool> {
 
 fn is_checkin_body(body: &[u8]) -> bool {
     let head = body.get(..body.len().min(4096)).unwrap_or(body);
-    head.windows(CHECKIN_KEY.len())
-        .any(|window| window == CHECKIN_KEY)
+    memmem::find(head, CHECKIN_KEY).is_some()
         && Scan::new(body).is_ok_and(|scan| scan.get("MessageType").is_some())
 }
 

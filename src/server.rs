@@ -381,9 +381,10 @@ fn device_server(
             .wrap(from_fn(unless_for_the_ca))
             .configure(move |service| match takes {
                 Takes::All => {
-                    scep::routes(service);
-                    enroll::routes(service);
+                    // First what comes most, so that no pattern is tried before it.
                     mdm::routes(service, &config.checkin_path, &config.connect_path);
+                    enroll::routes(service);
+                    scep::routes(service);
                 }
                 Takes::CheckIns => mdm::checkin_routes(service, &config.checkin_path),
             })
