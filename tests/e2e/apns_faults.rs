@@ -366,7 +366,7 @@ async fn what_the_old_certificate_was_told_does_not_halt_its_successor() {
     // All forty are on their way when the certificate is swapped; then APNs says what it
     // thinks of the old one.
     crowd.house.apns.rescript(|script| {
-        script.delay = Duration::from_secs(2);
+        script.delay = Duration::from_secs(5);
         let kinds = ["BadCertificate", "BadDeviceToken", "DeviceTokenNotForTopic"];
         for n in 0..40 {
             let answer = match kinds[n % 3] {
@@ -377,8 +377,10 @@ async fn what_the_old_certificate_was_told_does_not_halt_its_successor() {
         }
     });
     crowd.command().await;
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    assert_eq!(crowd.house.apns.counts().received, 0, "all are under way");
+    let under_way = |counts: &sim::Counts| counts.arrived == 40;
+    let wait = Duration::from_secs(20);
+    crowd.house.apns.wait_until(wait, under_way).await.unwrap();
+    assert_eq!(crowd.house.apns.counts().received, 0, "none was answered");
     crowd.new_certificate().await;
     crowd
         .house

@@ -130,6 +130,7 @@ async fn answer(
     let shared = &line.shared;
     let (head, body) = request.into_parts();
     let body = body.collect().await?.to_bytes();
+    shared.note_arrived();
     let delay = shared.script.read(|script| script.delay);
     if !delay.is_zero() {
         tokio::time::sleep(delay).await;

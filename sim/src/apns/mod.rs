@@ -139,6 +139,8 @@ impl Drop for FakeApns {
 /// Totals of a fake APNs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
+    /// Requests that came whole; their answer may still be due.
+    pub arrived: u64,
     /// Well-formed pushes, however answered.
     pub received: u64,
     /// Of these, answered with 200.
@@ -176,6 +178,10 @@ struct Log {
 }
 
 impl Shared {
+    fn note_arrived(&self) {
+        self.log.change(|log| log.counts.arrived += 1);
+    }
+
     fn note_received(&self, push: &Push) {
         self.log.change(|log| {
             log.counts.received += 1;
