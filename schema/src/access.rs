@@ -91,6 +91,12 @@ impl AccessRights {
         Self(needed.0 & !self.0)
     }
 
+    /// What both sets hold.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
     /// Whether no right is held.
     pub const fn is_empty(self) -> bool {
         self.0 == 0

@@ -122,6 +122,17 @@ pub struct EnrolledWith {
     pub signer: Option<Leaf>,
 }
 
+impl EnrolledWith {
+    /// What a profile says that was installed over one that stays: rights only shrink.
+    #[must_use]
+    pub fn after(mut self, before: &Self) -> Self {
+        if let (Some(rights), Some(gave)) = (self.rights, before.rights) {
+            self.rights = Some(rights.and(gave));
+        }
+        self
+    }
+}
+
 /// An identity that proved itself, as the rule sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
@@ -903,6 +914,25 @@ mod tests {
             .enrollment;
         assert_eq!(gone.users[0].state, ChannelState::CheckedOut);
         assert!(says(&gone, &claim(1), &from_user(token_update(9))).is_err());
+    }
+
+    #[test]
+    fn a_profile_over_one_that_stays_only_takes_rights_away() {
+        let with = |rights: Option<u16>| EnrolledWith {
+            server_url: String::new(),
+            check_in_url: String::new(),
+            profile_identifier: String::new(),
+            rights: rights.map(AccessRights::from_bits),
+            capabilities: Vec::new(),
+            signer: None,
+        };
+        for (before, offered, after) in [
+            (Some(0b0111), Some(0b1011), Some(0b0011)),
+            (Some(0b0011), Some(0b0001), Some(0b0001)),
+            (None, Some(0b0001), Some(0b0001)),
+        ] {
+            assert_eq!(with(offered).after(&with(before)), with(after));
+        }
     }
 
     #[test]

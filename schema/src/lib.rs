@@ -14,6 +14,7 @@ pub mod declarative;
 pub mod der;
 pub mod enrollment;
 pub mod expiry;
+pub mod fitness;
 pub mod ids;
 pub mod inventory;
 pub mod link;

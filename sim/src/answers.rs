@@ -49,6 +49,14 @@ pub fn answer(device: &Device, command: &Command, size: usize) -> Outcome {
             return invalid("RemoveProfile without Identifier");
         }
         "DeviceLocation" => location(),
+        "LOMSetupRequest" => dict([
+            (
+                "PrimaryIPv6AddressList",
+                Value::Array(vec!["fe80::1".into()]),
+            ),
+            ("SecondaryIPv6AddressList", Value::Array(Vec::new())),
+            ("LOMProtocolVersion", 1.into()),
+        ]),
         "ScheduleOSUpdate" => dict([("UpdateResults", schedule_results(&command.keys).into())]),
         "ScheduleOSUpdateScan" => dict([("ScanInitiated", true.into())]),
         "ActivationLockBypassCode" => dict([(
@@ -179,6 +187,7 @@ fn dict<const N: usize>(entries: [(&str, Value); N]) -> Dictionary {
 const ANSWERED_EMPTY: &[&str] = &[
     "AccountConfiguration",
     "ApplyRedemptionCode",
+    "CancelEnhancedLogCollection",
     "ClearActivationLockBypassCode",
     "ClearPasscode",
     "ClearRestrictionsPassword",
@@ -206,6 +215,7 @@ const ANSWERED_EMPTY: &[&str] = &[
     "SetRecoveryLock",
     "ShutDownDevice",
     "StopMirroring",
+    "TriggerEnhancedLogCollection",
     "UnlockUserAccount",
     "UserConfigured",
     "ValidateApplications",

@@ -31,16 +31,23 @@ pub struct Device {
     pub unlock_token: Option<Vec<u8>>,
     /// Whether it waits in Setup Assistant.
     pub awaiting_configuration: bool,
-    /// The user whose channel is enrolled too (macOS).
+    /// A person's own (User Enrollment): `udid` is its EnrollmentID then.
+    pub personal: bool,
+    /// What it says of itself when it is asked.
+    pub supervised: bool,
+    /// It came through Automated Device Enrollment.
+    pub automated: bool,
+    /// The user whose channel is enrolled too: of a Mac, or who is logged in to an iPad
+    /// that is shared.
     pub user: Option<User>,
     /// Its identity certificate.
     pub identity: Identity,
 }
 
-/// A macOS user with a user channel.
+/// A user with a user channel.
 #[derive(Clone, Debug)]
 pub struct User {
-    /// GUID.
+    /// GUID; the one of everybody on a Shared iPad.
     pub user_id: String,
     /// Login name.
     pub short_name: String,
@@ -80,6 +87,10 @@ pub enum Kind {
     Mac,
     /// An Apple TV.
     AppleTv,
+    /// An Apple Vision Pro.
+    Vision,
+    /// An Apple Watch.
+    Watch,
 }
 
 impl Device {
@@ -120,6 +131,9 @@ impl Device {
             unlock_token: (kind != Kind::Mac && kind != Kind::AppleTv)
                 .then(|| dice.bytes::<1500>().to_vec()),
             awaiting_configuration: false,
+            personal: false,
+            supervised: true,
+            automated: false,
             user: None,
             kind,
             udid,
@@ -130,12 +144,36 @@ impl Device {
     /// The same device with a user whose channel enrolls too.
     pub fn with_user(mut self, dice: &mut Dice) -> Self {
         self.user = Some(User {
-            user_id: dice.uuid(),
-            short_name: "simone".to_owned(),
+            user_id: match self.kind {
+                Kind::IPad => SHARED_IPAD_USER.to_owned(),
+                _ => dice.uuid(),
+            },
+            short_name: match self.kind {
+                Kind::IPad => "simone@example.org".to_owned(),
+                _ => "simone".to_owned(),
+            },
             long_name: "Simone Sim".to_owned(),
             push: PushAddress::random(dice),
         });
+        if self.is_shared_ipad() {
+            self.unlock_token = None;
+        }
         self
+    }
+
+    /// The same device as a person's own, in User Enrollment: without UDID and serial
+    /// number, under an id made for this enrollment.
+    pub fn of_a_person(mut self, dice: &mut Dice) -> Self {
+        self.personal = true;
+        self.supervised = false;
+        self.udid = dice.uuid();
+        self.unlock_token = None;
+        self
+    }
+
+    /// An iPad with users.
+    pub fn is_shared_ipad(&self) -> bool {
+        self.kind == Kind::IPad && self.user.is_some()
     }
 
     /// The channels it enrolls.
@@ -154,9 +192,13 @@ impl Device {
         }
     }
 
-    /// The id a server knows a channel by: the UDID, or `UDID:UserID`.
+    /// The id a server knows a channel by: the UDID or EnrollmentID, of a user with the
+    /// UserID behind it, on a Shared iPad with the short name.
     pub fn enroll_id(&self, channel: Channel) -> String {
         match (&self.user, channel) {
+            (Some(user), Channel::User) if self.is_shared_ipad() => {
+                format!("{}:{}", self.udid, user.short_name)
+            }
             (Some(user), Channel::User) => format!("{}:{}", self.udid, user.user_id),
             _ => self.udid.clone(),
         }
@@ -189,6 +231,8 @@ impl Kind {
             Self::IPad => "iPad",
             Self::Mac => "MacBook Pro",
             Self::AppleTv => "Apple TV",
+            Self::Vision => "Apple Vision Pro",
+            Self::Watch => "Apple Watch",
         }
     }
 
@@ -199,6 +243,8 @@ impl Kind {
             Self::IPad => "iPad14,8",
             Self::Mac => "Mac15,6",
             Self::AppleTv => "AppleTV14,1",
+            Self::Vision => "RealityDevice14,1",
+            Self::Watch => "Watch7,1",
         }
     }
 
@@ -207,6 +253,8 @@ impl Kind {
             Self::IPhone | Self::IPad => ("18.3", "22D60"),
             Self::Mac => ("15.3", "24D60"),
             Self::AppleTv => ("18.3", "22K557"),
+            Self::Vision => ("2.3", "22N895"),
+            Self::Watch => ("11.3", "22S560"),
         }
     }
 
@@ -217,6 +265,9 @@ impl Kind {
         }
     }
 }
+
+/// The UserID of everybody on a Shared iPad.
+const SHARED_IPAD_USER: &str = "FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF";
 
 #[cfg(test)]
 mod tests {

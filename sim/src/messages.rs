@@ -31,8 +31,10 @@ impl Device {
         put(&mut keys, "ProductName", self.kind.product_name());
         put(&mut keys, "OSVersion", self.os_version.as_str());
         put(&mut keys, "BuildVersion", self.build.as_str());
-        put(&mut keys, "SerialNumber", self.serial.as_str());
-        if self.kind == Kind::IPhone {
+        if !self.personal {
+            put(&mut keys, "SerialNumber", self.serial.as_str());
+        }
+        if self.kind == Kind::IPhone && !self.personal {
             put(&mut keys, "IMEI", "35 123456 789012 3");
         }
         xml(keys)
@@ -57,7 +59,10 @@ impl Device {
     pub fn user_token_update(&self) -> Option<Vec<u8>> {
         let user = self.user.as_ref()?;
         let mut keys = self.check_in("TokenUpdate", Channel::User);
-        put(&mut keys, "NotOnConsole", false);
+        match self.is_shared_ipad() {
+            true => put(&mut keys, "AwaitingConfiguration", false),
+            false => put(&mut keys, "NotOnConsole", false),
+        }
         self.put_push(&mut keys, &user.push);
         Some(xml(keys))
     }
@@ -90,6 +95,27 @@ impl Device {
             self.awaiting_configuration,
         );
         xml(keys)
+    }
+
+    /// UserAuthenticate: the first leg, or the second with its digest.
+    pub fn user_authenticate(&self, digest: Option<&str>) -> Vec<u8> {
+        let mut keys = self.check_in("UserAuthenticate", Channel::User);
+        if let Some(digest) = digest {
+            put(&mut keys, "DigestResponse", digest);
+        }
+        xml(keys)
+    }
+
+    /// GetToken of a service.
+    pub fn get_token(&self, channel: Channel, service: &str) -> Vec<u8> {
+        let mut keys = self.check_in("GetToken", channel);
+        put(&mut keys, "TokenServiceType", service);
+        xml(keys)
+    }
+
+    /// ReturnToService.
+    pub fn return_to_service(&self) -> Vec<u8> {
+        xml(self.check_in("ReturnToService", Channel::Device))
     }
 
     /// DeclarativeManagement; `json` goes with the `status` endpoint.
@@ -141,9 +167,13 @@ impl Device {
 
     fn ids(&self, channel: Channel) -> Dictionary {
         let mut keys = Dictionary::new();
-        put(&mut keys, "UDID", self.udid.as_str());
+        let (device, of_user) = match self.personal {
+            true => ("EnrollmentID", "EnrollmentUserID"),
+            false => ("UDID", "UserID"),
+        };
+        put(&mut keys, device, self.udid.as_str());
         if let (Channel::User, Some(user)) = (channel, &self.user) {
-            put(&mut keys, "UserID", user.user_id.as_str());
+            put(&mut keys, of_user, user.user_id.as_str());
             put(&mut keys, "UserLongName", user.long_name.as_str());
             put(&mut keys, "UserShortName", user.short_name.as_str());
         }

@@ -8,12 +8,14 @@ use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use schema::command::Command;
+use schema::fitness::{Unfit, Unknown};
 use schema::queue::{State, rank};
-use schema::{CommandUuid, Seq};
+use schema::{ChannelNo, CommandUuid, EnrollId, Seq};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+use super::fitness::{Looked, Warning, look, warnings};
 use super::json::strict_json;
 use super::rendering::time;
 use super::targets::{Rejected, Targets};
@@ -40,6 +42,9 @@ pub struct Order {
     pub wake: Option<bool>,
     /// Why; needed for destructive commands.
     pub reason: Option<String>,
+    /// Send it to devices too that cannot be given it by what is known of them: rights,
+    /// platform, OS version, channel, supervision, type of enrollment. False when absent.
+    pub force: Option<bool>,
 }
 
 /// What was queued.
@@ -49,8 +54,12 @@ pub struct Queued {
     pub command_uuid: String,
     /// Channels it waits for.
     pub accepted: u32,
-    /// Targets nothing is sent to.
+    /// Targets nothing is sent to. Of more than 1000 targets none is rejected for what its
+    /// device can be given: each is when it comes for the command.
     pub rejected: Vec<Rejected>,
+    /// What is not known of targets, which may refuse the command; at most 100.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<Warning>,
 }
 
 /// How a command stands over all its targets.
@@ -94,7 +103,7 @@ pub struct Cancelled {
         (status = 409, description = "The CommandUUID was used, or the guard threshold is reached", body = Problem),
         (status = 413, description = "Body too long", body = Problem),
         (status = 415, description = "Not JSON", body = Problem),
-        (status = 422, description = "A field is at fault", body = Problem),
+        (status = 422, description = "A field is at fault, or no target can be given the command (`not_fit`)", body = Problem),
         Refusals))]
 pub async fn create(
     admin: Admin,
@@ -112,9 +121,16 @@ pub async fn create(
         wake: order.wake.unwrap_or(true),
         reason: order.reason.unwrap_or_default(),
         idempotency: idempotency(&request, &admin, &body)?,
+        force: order.force.unwrap_or(false),
     };
-    let enqueued = enqueue(&app, &admin, command, resolved.channels, terms).await?;
+    let placed = enqueue(&app, &admin, command, resolved.channels, terms).await?;
+    let (enqueued, warnings) = (placed.enqueued, warnings(&placed.unsure));
     let mut rejected = resolved.rejected;
+    rejected.extend(placed.unfit.iter().map(|(_, id, unfit)| Rejected {
+        id: id.to_string(),
+        code: unfit.code().to_owned(),
+        detail: Some(unfit.to_string()),
+    }));
     for channel in &enqueued.rejected {
         let enrollment = app.store.enrollment(*channel)?;
         let id = enrollment
@@ -124,22 +140,31 @@ pub async fn create(
         rejected.push(Rejected {
             id: id.map(|c| c.id.to_string()).unwrap_or_default(),
             code: "not_enrolled".into(),
+            detail: None,
         });
     }
     if enqueued.seq.is_none() {
         let errors = rejected.iter().map(|rejected| Field {
             pointer: "/targets".into(),
-            detail: format!("{}: {}", rejected.id, rejected.code),
+            detail: match &rejected.detail {
+                None => format!("{}: {}", rejected.id, rejected.code),
+                Some(detail) => format!("{}: {}: {detail}", rejected.id, rejected.code),
+            },
         });
-        return Err(
-            Problem::not_found("no target is enrolled; nothing was queued")
-                .with_errors(errors.take(100).collect()),
-        );
+        let problem = match placed.unfit.first() {
+            None => Problem::not_found("no target is enrolled; nothing was queued"),
+            Some((_, _, unfit)) => Problem::unprocessable(
+                "not_fit",
+                format!("no target can be given this command ({unfit}); nothing was queued"),
+            ),
+        };
+        return Err(problem.with_errors(errors.take(100).collect()));
     }
     Ok(HttpResponse::Accepted().json(Queued {
         command_uuid: enqueued.uuid.to_string(),
         accepted: enqueued.accepted,
         rejected,
+        warnings,
     }))
 }
 
@@ -204,6 +229,19 @@ pub struct Terms {
     pub reason: String,
     /// Under which idempotency key.
     pub idempotency: Option<Idempotency>,
+    /// Whether the targets can be given it or not.
+    pub force: bool,
+}
+
+/// A command that was queued, for those that can be given it.
+#[derive(Debug)]
+pub struct Placed {
+    /// What the store made of it.
+    pub enqueued: Enqueued,
+    /// Those that cannot, and why.
+    pub unfit: Vec<(ChannelNo, EnrollId, Unfit)>,
+    /// What is not known of the others.
+    pub unsure: Vec<(EnrollId, Vec<Unknown>)>,
 }
 
 impl Default for Terms {
@@ -214,6 +252,7 @@ impl Default for Terms {
             wake: true,
             reason: String::new(),
             idempotency: None,
+            force: false,
         }
     }
 }
@@ -229,7 +268,7 @@ pub async fn enqueue(
     command: Command,
     targets: roaring::RoaringBitmap,
     terms: Terms,
-) -> Result<Enqueued, Problem> {
+) -> Result<Placed, Problem> {
     if command.destructive {
         admin.demand(Scope::Destructive)?;
         if terms.reason.trim().is_empty() {
@@ -239,6 +278,13 @@ pub async fn enqueue(
             ));
         }
     }
+    let Looked { fit, unfit, unsure } = match terms.force {
+        true => Looked {
+            fit: targets,
+            ..Looked::default()
+        },
+        false => look(app, &command, targets)?,
+    };
     let sealed = app
         .store
         .seal_command(command.uuid.as_str(), &command.raw)?;
@@ -249,13 +295,18 @@ pub async fn enqueue(
         rank: terms.rank,
         destructive: command.destructive,
         expires: app.store.expiry_clock().plus_seconds(terms.expires_in),
-        targets,
+        targets: fit,
         wake: terms.wake,
         principal: admin.principal().to_owned(),
         reason: terms.reason,
         idempotency: terms.idempotency,
+        forced: terms.force,
     };
-    Ok(app.store.enqueue(new).await?)
+    Ok(Placed {
+        enqueued: app.store.enqueue(new).await?,
+        unfit,
+        unsure,
+    })
 }
 
 /// A command by the CommandUUID in a path.

@@ -1,6 +1,7 @@
 //! How devices and their commands look in the API.
 
 use actors::store::{ChannelCommand, Device};
+use schema::access::AccessRights;
 use schema::enrollment::Enrollment;
 use schema::report::ErrorItem;
 use serde::Serialize;
@@ -78,6 +79,8 @@ pub struct DeviceDetail {
     certificate: Option<CertificateItem>,
     /// Sits in Setup Assistant until `DeviceConfigured`.
     awaiting_configuration: bool,
+    /// What its enrollment granted; null when that is not known, or fixed by Apple.
+    access_rights: Option<Vec<&'static str>>,
     /// An admin let it enroll again under a new identity.
     reenroll_allowed: bool,
     /// Its actor failed too often; see `lift-quarantine`.
@@ -122,6 +125,18 @@ pub struct CommandItem {
     pub attempts: u8,
     /// Handed out too often without a report; it steps behind the others.
     pub stuck: bool,
+    /// Why a `rejected` one was not handed out: a code, and the same for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rejected: Option<RejectedItem>,
+}
+
+/// Why a command was not handed out.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct RejectedItem {
+    /// As in the answer to an order.
+    pub code: String,
+    /// Which right, which version.
+    pub detail: String,
 }
 
 /// A device as lists show it.
@@ -199,12 +214,15 @@ pub fn detail(app: &App, enrollment: Enrollment) -> Result<DeviceDetail, Problem
         .quarantined()?
         .iter()
         .any(|id| *id == device.enrollment.channel.id.as_str());
+    let offered = device.enrollment.enrolled_with.as_ref();
+    let rights = offered.and_then(|offered| offered.rights);
     Ok(DeviceDetail {
         item: item(app, &device)?,
         notes: device.annotation.notes.clone(),
         inventory: super::results::inventory(app, no)?,
         certificate,
         awaiting_configuration: device.enrollment.awaiting_configuration,
+        access_rights: rights.map(AccessRights::names),
         reenroll_allowed: device.enrollment.allow_reenroll,
         quarantined,
     })
@@ -223,6 +241,9 @@ impl From<ChannelCommand> for CommandItem {
             error_chain: of.errors,
             attempts: of.attempts,
             stuck: of.stuck,
+            rejected: of
+                .rejected
+                .map(|(code, detail)| RejectedItem { code, detail }),
         }
     }
 }

@@ -9,6 +9,7 @@ pub mod devices;
 pub mod docs;
 pub mod enrollment_links;
 pub mod filter;
+pub mod fitness;
 pub mod json;
 pub mod paging;
 pub mod push_certificates;

@@ -25,8 +25,13 @@ pub struct Targets {
 pub struct Rejected {
     /// The id as given.
     pub id: String,
-    /// `unknown`, `invalid_id` or `not_enrolled`.
+    /// `unknown`, `invalid_id`, `not_enrolled`, or why it cannot be given the command:
+    /// `missing_right`, `wrong_platform`, `os_too_old`, `os_too_new`, `wrong_channel`,
+    /// `not_supervised`, `wrong_enrollment_type` or `shared_ipad`.
     pub code: String,
+    /// The same for people: which right, which version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
 }
 
 /// The channels meant, and the ids that mean none.
@@ -67,6 +72,7 @@ fn by_id(ids: &[String], app: &App) -> Result<Resolved, Problem> {
         let rejected = Rejected {
             id: id.clone(),
             code: code.to_owned(),
+            detail: None,
         };
         if !resolved.rejected.contains(&rejected) {
             resolved.rejected.push(rejected);

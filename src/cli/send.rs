@@ -55,6 +55,9 @@ pub(super) struct Send {
     /// Why; needed for commands that erase, lock or lose a secret.
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
+    /// Send it to devices too that cannot be given it by what is known of them.
+    #[arg(long)]
+    force: bool,
     /// Queue it once, however often it is sent under this key within a day.
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
@@ -97,6 +100,7 @@ impl Send {
             ("expires_in", self.expires_in.map(Value::from)),
             ("wake", self.no_wake.then_some(Value::Bool(false))),
             ("reason", self.reason.take().map(Value::from)),
+            ("force", self.force.then_some(Value::Bool(true))),
         ];
         if let Some(order) = order.as_object_mut() {
             for (name, value) in terms {
@@ -164,7 +168,10 @@ fn answer(queued: &Value, format: Format) -> anyhow::Result<()> {
 
 fn rejected(queued: &Value) -> Vec<String> {
     let rejected = queued.pointer("/rejected").and_then(Value::as_array);
-    let line = |of: &Value| format!("{}: {}", text(of, "/id"), text(of, "/code"));
+    let line = |of: &Value| match of.pointer("/detail") {
+        None => format!("{}: {}", text(of, "/id"), text(of, "/code")),
+        Some(_) => format!("{}: {}", text(of, "/id"), text(of, "/detail")),
+    };
     rejected.into_iter().flatten().map(line).collect()
 }
 

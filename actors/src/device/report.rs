@@ -6,13 +6,14 @@
 
 use actix::prelude::*;
 use schema::enrollment::{Misbehaved, Voice};
+use schema::fitness::Unfit;
 use schema::queue::{self, Skip};
 use schema::report::{Report, Status, error_chain};
-use schema::{ChannelNo, Seq, UnixMillis};
+use schema::{ChannelNo, EnrollId, Seq, UnixMillis};
 
 use super::{DeviceActor, Durable, Presented, Raw, durable};
 use crate::Fault;
-use crate::store::{self, HandOut, Packed, Ticket};
+use crate::store::{self, HandOut, Packed, Rejection, Ticket};
 
 /// A report that came through the door.
 #[derive(Clone, Debug, Message)]
@@ -199,6 +200,17 @@ impl DeviceActor {
                 skip.push(seq);
                 continue;
             };
+            if let Some(unfit) = self.unfit(&said.report.sender.channel, &command)? {
+                self.house.store.reject(Rejection {
+                    channel,
+                    seq,
+                    code: unfit.code().to_owned(),
+                    why: unfit.to_string(),
+                });
+                self.session(channel).skip.push(seq);
+                skip.push(seq);
+                continue;
+            }
             if command.destructive {
                 turn.leave = Some((self.house.store.hand_out(channel, seq)?, seq));
             } else {
@@ -211,6 +223,16 @@ impl DeviceActor {
             turn.command = Some(command);
             return Ok(turn);
         }
+    }
+
+    /// Why the channel cannot be given a command it was queued for: what it may be told
+    /// is less than it was, or it was one of too many to look at.
+    fn unfit(&self, id: &EnrollId, command: &HandOut) -> Result<Option<Unfit>, Fault> {
+        let Some(enrollment) = &self.enrollment else {
+            return Ok(None);
+        };
+        let store = &self.house.store;
+        Ok(store.fitness_to_take(command, enrollment, id)?.err())
     }
 
     /// A device polls by itself after NotNow only when that was the last thing it

@@ -145,6 +145,7 @@ impl Desk {
             principal: "test".into(),
             reason: String::new(),
             idempotency: None,
+            forced: false,
         };
         self.store.enqueue(command).await.unwrap().seq.unwrap()
     }

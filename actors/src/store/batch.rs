@@ -16,7 +16,7 @@ use schema::{ChannelNo, Seq, UnixMillis};
 use super::StoreError;
 use super::dense;
 use super::guard::{Guard, Moment};
-use super::operations::{Effect, Reported};
+use super::operations::{Effect, Rejection, Reported};
 use super::segments::SegmentWriter;
 use super::tables::{
     Body, BodyAddress, COHORT_STATE, COMMAND, COMMAND_BY_UUID, COMMAND_COUNT, CommandRecord,
@@ -192,6 +192,22 @@ impl<'t> Batch<'t> {
         }
     }
 
+    /// Closes an open row whose device is not fit for the command.
+    pub(super) fn reject(&mut self, rejected: Rejection) -> Result<(), StoreError> {
+        let Rejection {
+            channel,
+            seq,
+            code,
+            why,
+        } = rejected;
+        let Some(row) = self.row(channel, seq)?.filter(|row| row.state.is_open()) else {
+            return Ok(());
+        };
+        self.log(channel, Entry::Rejected { seq, code, why })?;
+        let state = State::Rejected;
+        self.set_row(channel, seq, row, QueueRow { state, ..row })
+    }
+
     /// Closes an open row on the server's word.
     pub(super) fn close_row(
         &mut self,
@@ -321,7 +337,7 @@ impl<'t> Batch<'t> {
         let row = row
             .map(|row| decode::<CommandRow>(row.value()))
             .transpose()?;
-        Ok(row.map(|CommandRow::V1(record)| record))
+        Ok(row.map(CommandRow::into_record))
     }
 
     pub(super) fn seq_of(&self, uuid: &str) -> Result<Option<Seq>, StoreError> {

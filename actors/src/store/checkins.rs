@@ -46,7 +46,16 @@ impl Batch<'_> {
             && let Some(link) = self.bind(leaf, device, &checked_in.identity)?
         {
             enrollment.enrolled_with = match link {
-                Some(link) => came_through(self.transaction, &LinkId(link), device)?,
+                Some(link) => {
+                    let offers = came_through(self.transaction, &LinkId(link), device)?;
+                    let before = enrollment
+                        .enrolled_with
+                        .filter(|_| change.epoch == Epoch::Stays);
+                    match (offers, before) {
+                        (Some(offers), Some(before)) => Some(offers.after(&before)),
+                        (offers, _) => offers,
+                    }
+                }
                 // A certificate renewed without a profile leaves the profile as it was.
                 None if change.epoch == Epoch::Stays => enrollment.enrolled_with,
                 None => None,

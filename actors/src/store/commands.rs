@@ -98,6 +98,7 @@ impl Batch<'_> {
             destructive: command.destructive,
             principal: command.principal,
             reason: command.reason,
+            forced: command.forced,
         };
         let fresh = QueueRow::fresh(&record);
         let by_uuid = uuid_key(command.uuid.as_str());
@@ -135,7 +136,7 @@ impl Batch<'_> {
             }
         }
         self.command
-            .insert(seq.0, encode(&CommandRow::V1(record))?.as_slice())?;
+            .insert(seq.0, encode(&CommandRow::V2(record))?.as_slice())?;
         if command.wake {
             self.outcome.wake.push(accepted.clone());
         }

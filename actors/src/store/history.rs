@@ -48,6 +48,8 @@ pub struct ChannelCommand {
     pub completed_at: Option<UnixMillis>,
     /// The ErrorChain of its report.
     pub errors: Vec<ErrorItem>,
+    /// Why it was rejected: a word, and why for people.
+    pub rejected: Option<(String, String)>,
 }
 
 /// A report as it is kept.
@@ -266,7 +268,7 @@ impl Store {
         let Some(row) = commands.get(seq.0)? else {
             return Ok(None);
         };
-        let CommandRow::V1(command) = decode(row.value())?;
+        let command = decode::<CommandRow>(row.value())?.into_record();
         if !super::batch::targets(&command).contains(channel.0) {
             return Ok(None);
         }
@@ -313,12 +315,17 @@ impl Store {
             sent_at: None,
             completed_at: None,
             errors: Vec::new(),
+            rejected: None,
         };
         for happening in past.iter().rev() {
             match &happening.entry {
                 Entry::Sent { seq: of } if *of == seq => standing.sent_at = Some(happening.at),
                 Entry::Closed { seq: of, .. } if *of == seq => {
                     standing.completed_at = Some(happening.at);
+                }
+                Entry::Rejected { seq: of, code, why } if *of == seq => {
+                    standing.completed_at = Some(happening.at);
+                    standing.rejected = Some((code.clone(), why.clone()));
                 }
                 Entry::Report {
                     seq: of,
@@ -359,7 +366,10 @@ impl Store {
 fn command_of(entry: &Entry) -> Option<Seq> {
     match entry {
         Entry::CheckIn { .. } => None,
-        Entry::Report { seq, .. } | Entry::Sent { seq } | Entry::Closed { seq, .. } => Some(*seq),
+        Entry::Report { seq, .. }
+        | Entry::Sent { seq }
+        | Entry::Closed { seq, .. }
+        | Entry::Rejected { seq, .. } => Some(*seq),
     }
 }
 

@@ -104,7 +104,7 @@ impl Inspection {
         if let Some(table) = table(read, COMMAND)?
             && let Some((_, row)) = table.last()?
         {
-            let CommandRow::V1(command) = decode(row.value())?;
+            let command = decode::<CommandRow>(row.value())?.into_record();
             sealer.open(Place::Command(command.uuid.as_str()), &command.sealed)?;
             fit = Fit::Opens;
         }

@@ -183,11 +183,11 @@ impl Store {
             let kind = match kinds.get(&seq) {
                 Some(kind) => *kind,
                 None => {
-                    let command = commands.get(seq.0)?.map(|row| decode(row.value()));
-                    let kind = command.transpose()?.and_then(|command| {
-                        let CommandRow::V1(command) = command;
-                        Kind::of(&command.request_type)
-                    });
+                    let command = commands.get(seq.0)?;
+                    let command = command.map(|row| decode::<CommandRow>(row.value()));
+                    let kind = command
+                        .transpose()?
+                        .and_then(|command| Kind::of(&command.into_record().request_type));
                     kinds.insert(seq, kind);
                     kind
                 }

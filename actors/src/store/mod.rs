@@ -15,6 +15,7 @@ mod compact;
 mod dense;
 mod disk;
 mod error;
+mod fitness;
 mod fold;
 mod guard;
 mod history;
@@ -53,13 +54,15 @@ pub use challenges::{IssuedCertificate, NewChallenge, Refusal, Spent};
 pub use commands::{COHORTS_OPEN, DIRECT_UP_TO};
 pub use compact::{Compacted, compact};
 pub use error::StoreError;
+pub use fitness::Fitness;
 pub use guard::GuardLimits;
 pub use history::{ChannelCommand, Happening, StoredReport};
 pub use inspect::{Fit, Inspection};
 pub use links::PublicUrls;
 pub use open::StoreOptions;
 pub use operations::{
-    Cancel, CancelOutcome, CheckedIn, Effect, Enqueued, Idempotency, Identity, NewCommand, Reported,
+    Cancel, CancelOutcome, CheckedIn, Effect, Enqueued, Idempotency, Identity, NewCommand,
+    Rejection, Reported,
 };
 pub use ota::OtaStep;
 pub use pending::HandOut;
@@ -134,6 +137,14 @@ impl Store {
     pub fn sent(&self, channel: ChannelNo, seq: Seq) {
         if let Ok(operations) = self.operations() {
             let _ = operations.try_send(Operation::Sent(channel, seq));
+        }
+    }
+
+    /// Closes a command a device is not fit for. Not waited for: one that gets lost is
+    /// found again when the device comes back.
+    pub fn reject(&self, rejection: Rejection) {
+        if let Ok(operations) = self.operations() {
+            let _ = operations.try_send(Operation::Reject(rejection));
         }
     }
 

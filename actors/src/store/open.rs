@@ -217,8 +217,8 @@ fn migrate(transaction: &WriteTransaction) -> Result<(), StoreError> {
         Some(SCHEMA_VERSION) => {}
         // Version 2 added tables and a certificate row that stands beside the old one,
         // version 3 a row of links that does, version 4 rows of links, challenges and
-        // certificates for over-the-air enrollment.
-        Some(1..=3) => {
+        // certificates for over-the-air enrollment, version 5 a row of commands.
+        Some(1..=4) => {
             meta.insert("schema", encode(&SCHEMA_VERSION)?.as_slice())?;
         }
         Some(found) => {
@@ -297,7 +297,7 @@ fn load(transaction: &WriteTransaction, published: &Published) -> Result<(), Sto
     for key in transaction.open_table(EXPIRY)?.iter()? {
         let seq = key?.0.value().1;
         if let Some(row) = commands.get(seq)? {
-            let CommandRow::V1(command) = decode(row.value())?;
+            let command = decode::<CommandRow>(row.value())?.into_record();
             if command.cohort && has_open(&counts, seq)? {
                 cohorts.insert(Seq(seq), Arc::new(Cohort::of(&command)));
             }
@@ -380,6 +380,10 @@ impl Batch<'_> {
                 }),
             ),
             Entry::Closed { seq, state } => (seq, Box::new(move |row| QueueRow { state, ..row })),
+            Entry::Rejected { seq, .. } => {
+                let state = State::Rejected;
+                (seq, Box::new(move |row| QueueRow { state, ..row }))
+            }
         };
         if let Some(row) = self.row(channel, seq)? {
             self.set_row(channel, seq, row, next(row))?;

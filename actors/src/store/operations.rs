@@ -95,6 +95,8 @@ pub struct NewCommand {
     pub reason: String,
     /// Under which idempotency key.
     pub idempotency: Option<Idempotency>,
+    /// Hand it out whether a device is fit for it or not.
+    pub forced: bool,
 }
 
 /// An idempotency key with the request it came with, both hashed.
@@ -104,6 +106,19 @@ pub struct Idempotency {
     pub key: [u8; 32],
     /// SHA-256 of the request.
     pub request: [u8; 32],
+}
+
+/// A command a device is not fit for.
+#[derive(Debug)]
+pub struct Rejection {
+    /// The channel it waited for.
+    pub channel: ChannelNo,
+    /// Its number.
+    pub seq: Seq,
+    /// Why, in a word.
+    pub code: String,
+    /// Why, for people.
+    pub why: String,
 }
 
 /// What queueing did.

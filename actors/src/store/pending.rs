@@ -18,6 +18,10 @@ pub struct HandOut {
     pub plist: Vec<u8>,
     /// It needs the writer's leave first.
     pub destructive: bool,
+    /// Its kind.
+    pub request_type: String,
+    /// No fitness is asked for.
+    pub forced: bool,
 }
 
 impl Store {
@@ -108,7 +112,7 @@ impl Store {
         let Some(row) = table.get(seq.0)? else {
             return Ok(None);
         };
-        let CommandRow::V1(command) = decode(row.value())?;
+        let command = decode::<CommandRow>(row.value())?.into_record();
         let plist = self
             .inner
             .sealer
@@ -117,6 +121,8 @@ impl Store {
             uuid: command.uuid,
             plist,
             destructive: command.destructive,
+            request_type: command.request_type,
+            forced: command.forced,
         }))
     }
 }

@@ -214,7 +214,7 @@ impl Store {
         let Some(row) = commands.get(seq.0)? else {
             return Ok(None);
         };
-        let CommandRow::V1(command) = decode(row.value())?;
+        let command = decode::<CommandRow>(row.value())?.into_record();
         let counts = match counts {
             Some(counts) => counts,
             None => {

@@ -248,7 +248,7 @@ impl Store {
         let mut found = Vec::new();
         for row in redb::ReadableTable::iter(&commands)? {
             let (seq, row) = row?;
-            let CommandRow::V1(command) = decode(row.value())?;
+            let command = decode::<CommandRow>(row.value())?.into_record();
             if command.destructive {
                 found.push(Seq(seq.value()));
             }

@@ -18,7 +18,7 @@ use super::StoreError;
 use super::segments::Address;
 
 /// Version of everything on this page.
-pub(super) const SCHEMA_VERSION: u32 = 4;
+pub(super) const SCHEMA_VERSION: u32 = 5;
 
 /// Name -> bytes: `schema`, `numbers`, `instance`, `public_url`, `clock` (the journal
 /// position and the time at which an admin confirmed the clock), `backup` (when the last
@@ -402,7 +402,52 @@ impl LinkRow {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum CommandRow {
     /// The first version.
-    V1(CommandRecord),
+    V1(FirstCommand),
+    /// With the word that no fitness is asked for.
+    V2(CommandRecord),
+}
+
+/// A [`CommandRecord`] as schema version 4 wrote it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct FirstCommand {
+    uuid: CommandUuid,
+    request_type: String,
+    sealed: Vec<u8>,
+    targets: Vec<u8>,
+    target_count: u32,
+    cohort: bool,
+    created: UnixMillis,
+    expires: UnixMillis,
+    rank: u8,
+    barrier: bool,
+    destructive: bool,
+    principal: String,
+    reason: String,
+}
+
+impl CommandRow {
+    /// The record in today's shape. What was queued before is handed out as it was meant.
+    pub(super) fn into_record(self) -> CommandRecord {
+        match self {
+            Self::V1(row) => CommandRecord {
+                uuid: row.uuid,
+                request_type: row.request_type,
+                sealed: row.sealed,
+                targets: row.targets,
+                target_count: row.target_count,
+                cohort: row.cohort,
+                created: row.created,
+                expires: row.expires,
+                rank: row.rank,
+                barrier: row.barrier,
+                destructive: row.destructive,
+                principal: row.principal,
+                reason: row.reason,
+                forced: true,
+            },
+            Self::V2(record) => record,
+        }
+    }
 }
 
 /// A queued command, the same for all its targets.
@@ -434,6 +479,8 @@ pub struct CommandRecord {
     pub principal: String,
     /// Why, where a reason is required.
     pub reason: String,
+    /// Handed out whether the device is fit for it or not.
+    pub forced: bool,
 }
 
 /// A row of [`QUEUE`], packed into a u64.
@@ -535,8 +582,17 @@ pub enum Entry {
     Closed {
         /// The command.
         seq: Seq,
-        /// Cancelled, expired or rejected.
+        /// Cancelled or expired.
         state: State,
+    },
+    /// The server did not hand a command out: the device is not fit for it.
+    Rejected {
+        /// The command.
+        seq: Seq,
+        /// Why, in a word of [`schema::fitness::Unfit::code`], and in words.
+        code: String,
+        /// Why, for people.
+        why: String,
     },
 }
 

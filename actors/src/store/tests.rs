@@ -146,6 +146,7 @@ impl Desk {
             principal: "test".into(),
             reason: String::new(),
             idempotency: None,
+            forced: false,
         }
     }
 

@@ -17,7 +17,9 @@ use tokio::sync::{mpsc, oneshot};
 use super::StoreError;
 use super::batch::Batch;
 use super::guard::Guard;
-use super::operations::{Cancel, CancelOutcome, CheckedIn, Effect, Enqueued, NewCommand, Reported};
+use super::operations::{
+    Cancel, CancelOutcome, CheckedIn, Effect, Enqueued, NewCommand, Rejection, Reported,
+};
 use super::segments::SegmentWriter;
 use super::shadow::{Frozen, Shadow};
 use super::tail::Published;
@@ -39,6 +41,7 @@ pub(super) enum Operation {
     Report(Reported, Reply<Effect>),
     Sent(ChannelNo, Seq),
     HandOut(ChannelNo, Seq, Reply<bool>),
+    Reject(Rejection),
     Enqueue(Box<NewCommand>, Reply<Enqueued>),
     Cancel(Cancel, Reply<CancelOutcome>),
     Expire(UnixMillis, Reply<usize>),
@@ -170,6 +173,7 @@ impl Writer {
                     answers.push(answer(reply, refused(batch.report(reported))?));
                 }
                 Operation::Sent(channel, seq) => batch.sent(channel, seq)?,
+                Operation::Reject(rejection) => batch.reject(rejection)?,
                 Operation::HandOut(channel, seq, reply) => {
                     answers.push(answer(reply, refused(batch.hand_out(channel, seq))?));
                 }

@@ -195,6 +195,40 @@ pub enum Platform {
     WatchOs,
 }
 
+impl Platform {
+    /// Every platform.
+    pub const ALL: [Self; 5] = [
+        Self::Ios,
+        Self::MacOs,
+        Self::TvOs,
+        Self::VisionOs,
+        Self::WatchOs,
+    ];
+
+    /// The platform with Apple's name; iPadOS is iOS.
+    #[must_use]
+    pub fn of(name: &str) -> Option<Self> {
+        match name {
+            "iPadOS" => Some(Self::Ios),
+            name => Self::ALL
+                .into_iter()
+                .find(|platform| platform.name() == name),
+        }
+    }
+
+    /// Apple's name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ios => "iOS",
+            Self::MacOs => "macOS",
+            Self::TvOs => "tvOS",
+            Self::VisionOs => "visionOS",
+            Self::WatchOs => "watchOS",
+        }
+    }
+}
+
 /// Which of a device's channels take a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Channels {

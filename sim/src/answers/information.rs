@@ -20,9 +20,9 @@ pub(super) fn responses(device: &Device, command: &Dictionary) -> Dictionary {
 /// What SecurityInfo reports.
 pub(super) fn security(device: &Device) -> Dictionary {
     let status = dict([
-        ("EnrolledViaDEP", false.into()),
+        ("EnrolledViaDEP", device.automated.into()),
         ("UserApprovedEnrollment", true.into()),
-        ("IsUserEnrollment", false.into()),
+        ("IsUserEnrollment", device.personal.into()),
     ]);
     let mut keys = dict([("ManagementStatus", status.into())]);
     let more = if device.kind == Kind::Mac {
@@ -50,6 +50,12 @@ pub(super) fn security(device: &Device) -> Dictionary {
 fn response(device: &Device, query: &str) -> Option<Value> {
     let mobile = device.kind == Kind::IPhone;
     Some(match query {
+        "UDID" | "SerialNumber" | "IMEI" | "MEID" | "ICCID" | "WiFiMAC" | "BluetoothMAC"
+        | "EthernetMAC" | "PhoneNumber"
+            if device.personal =>
+        {
+            return None;
+        }
         "UDID" => device.udid.as_str().into(),
         "SerialNumber" => device.serial.as_str().into(),
         "DeviceName" => device.name.as_str().into(),
@@ -72,8 +78,9 @@ fn response(device: &Device, query: &str) -> Option<Value> {
         "CurrentCarrierNetwork" | "SubscriberCarrierNetwork" if mobile => "Simulated".into(),
         "CellularTechnology" => i64::from(mobile).into(),
         "DataRoamingEnabled" | "VoiceRoamingEnabled" | "IsRoaming" if mobile => false.into(),
-        "IsSupervised" => true.into(),
-        "IsMultiUser" | "IsNetworkTethered" | "IsMDMLostModeEnabled" => false.into(),
+        "IsSupervised" => device.supervised.into(),
+        "IsMultiUser" => device.is_shared_ipad().into(),
+        "IsNetworkTethered" | "IsMDMLostModeEnabled" => false.into(),
         "IsActivationLockEnabled" | "IsActivationLockSupported" => false.into(),
         "IsDeviceLocatorServiceEnabled" | "IsDoNotDisturbInEffect" => false.into(),
         "IsCloudBackupEnabled" | "PersonalHotspotEnabled" => false.into(),

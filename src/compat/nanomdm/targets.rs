@@ -66,21 +66,23 @@ impl Targets {
             ..Terms::default()
         };
         let channels = self.known().map(|(_, no)| no.0).collect();
-        let rejected: HashSet<ChannelNo> =
-            match enqueue(app, &caller.0, command, channels, terms).await {
-                Ok(queued) => queued.rejected.into_iter().collect(),
-                Err(problem) => {
-                    result.command_error = Some(problem.detail);
-                    return;
-                }
-            };
+        let placed = match enqueue(app, &caller.0, command, channels, terms).await {
+            Ok(placed) => placed,
+            Err(problem) => {
+                result.command_error = Some(problem.detail);
+                return;
+            }
+        };
+        let rejected: HashSet<ChannelNo> = placed.enqueued.rejected.into_iter().collect();
         for (id, channel) in &self.channels {
-            let why = match channel {
-                None => UNKNOWN,
-                Some(channel) if rejected.contains(channel) => "the channel is not enrolled",
-                Some(_) => continue,
+            let unfit = placed.unfit.iter().find(|(no, ..)| Some(*no) == *channel);
+            let why = match (channel, unfit) {
+                (None, _) => UNKNOWN.to_owned(),
+                (Some(_), Some((_, _, unfit))) => unfit.to_string(),
+                (Some(no), None) if rejected.contains(no) => "the channel is not enrolled".into(),
+                (Some(_), None) => continue,
             };
-            result.of(id).command_error = Some(why.into());
+            result.of(id).command_error = Some(why);
         }
     }
 

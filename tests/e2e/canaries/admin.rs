@@ -144,7 +144,7 @@ pub(super) async fn send_commands(cage: &Cage, device: &Device) {
     let order = |command: Value| json!({"targets": {"ids": [device.udid]}, "command": command, "reason": "lost", "wake": false});
     let raw = |plist: &str| {
         let plist = openssl::base64::encode_block(plist.as_bytes());
-        json!({"targets": {"ids": [device.udid]}, "command_plist": plist, "reason": "lost"})
+        json!({"targets": {"ids": [device.udid]}, "command_plist": plist, "reason": "lost", "force": true})
     };
     let lock = |pin: Value| order(json!({"request_type": "DeviceLock", "pin": pin}));
     let firmware = format!(
@@ -233,7 +233,7 @@ pub(super) async fn speak_the_dialect(cage: &Cage, device: &Device) {
     cage.canary("a line of a push key given to the dialect", &line);
     let command = format!(
         "<plist version=\"1.0\"><dict><key>CommandUUID</key><string>N-1</string><key>Command</key>\
-         <dict><key>RequestType</key><string>VerifyFirmwarePassword</string>\
+         <dict><key>RequestType</key><string>RequestMirroring</string>\
          <key>Password</key><string>{password}</string></dict></dict></plist>"
     );
     let enqueue = format!("/v1/enqueue/{}?nopush=1", device.udid);
@@ -248,7 +248,7 @@ pub(super) async fn speak_the_dialect(cage: &Cage, device: &Device) {
         (
             NANOMDM_KEY,
             &*enqueue,
-            command.replace("<string>Verify", "<data>Verify"),
+            command.replace("<string>Request", "<data>Request"),
         ),
         (NANOMDM_KEY, &*enqueue, password.clone()),
         (NANOMDM_KEY, "/v1/pushcert", pem.clone()),

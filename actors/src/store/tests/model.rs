@@ -405,6 +405,7 @@ fn told(entry: &Entry) -> (String, Option<&Body>) {
         } => (format!("report {} {status:?} {late}", seq.0), Some(body)),
         Entry::Sent { seq } => (format!("sent {}", seq.0), None),
         Entry::Closed { seq, state } => (format!("closed {} {}", seq.0, state.name()), None),
+        Entry::Rejected { seq, code, .. } => (format!("rejected {} {code}", seq.0), None),
     }
 }
 

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::*;
 use crate::store::tables::{
-    CERTIFICATE, CHALLENGE, GoodFor, LINK, LINK_BY_ID, META, SCHEMA_VERSION, encode,
+    CERTIFICATE, CHALLENGE, COMMAND, GoodFor, LINK, LINK_BY_ID, META, SCHEMA_VERSION, encode,
 };
 
 /// The rows of schema version 3, field by field.
@@ -136,6 +136,48 @@ async fn what_a_store_of_version_3_holds_is_read_and_goes_on() {
     let spent = store.spend_challenge(hash, fresh).await;
     assert_eq!(spent, Ok(Spent::Issued));
     assert_eq!(store.link(&link.id).unwrap().unwrap().uses, 1);
+}
+
+#[derive(Serialize)]
+enum CommandRow {
+    V1(
+        (CommandUuid, String, Vec<u8>, Vec<u8>, u32, bool),
+        (UnixMillis, UnixMillis, u8, bool, bool, String, String),
+    ),
+}
+
+#[tokio::test]
+async fn a_command_of_version_4_is_handed_out_as_it_was_meant() {
+    let directory = tempfile::tempdir().unwrap();
+    written(directory.path(), 4).await;
+    let store = Store::open(options(directory.path()), Clock::manual(NOW)).unwrap();
+    let sealed = store.seal_command("old", b"<plist/>").unwrap();
+    let expires = NOW.plus_seconds(60);
+    let row = CommandRow::V1(
+        (
+            CommandUuid::parse("old").unwrap(),
+            "EraseDevice".into(),
+            sealed,
+            Vec::new(),
+            1,
+            false,
+        ),
+        (NOW, expires, 7, false, true, "anne".into(), "stolen".into()),
+    );
+    let write = store.write(move |transaction| {
+        let mut commands = transaction.open_table(COMMAND)?;
+        commands.insert(1, encode(&row)?.as_slice())?;
+        Ok(Box::new(|_: &Published| {}))
+    });
+    write.await.unwrap();
+    let command = store.command_bytes(Seq(1)).unwrap().unwrap();
+    assert_eq!(
+        (command.uuid.as_str(), &*command.plist),
+        ("old", &b"<plist/>"[..])
+    );
+    assert!(command.destructive && command.forced);
+    let summary = store.command(Seq(1)).unwrap().unwrap().command;
+    assert_eq!((summary.rank, &*summary.reason), (7, "stolen"));
 }
 
 #[tokio::test]

@@ -423,6 +423,7 @@ impl Campaign {
             principal: "test".into(),
             reason: String::new(),
             idempotency: None,
+            forced: false,
         };
         let store = store.clone();
         let asked = async move {
