@@ -100,6 +100,7 @@ struct Inner {
     operations: Mutex<Option<mpsc::Sender<Operation>>>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
     learned: tokio::sync::Mutex<inventory::Cursor>,
+    opened: pending::Opened,
 }
 
 /// The outcome of a write, once it is durable.

@@ -162,6 +162,7 @@ impl Store {
             operations: std::sync::Mutex::new(Some(operations)),
             thread: std::sync::Mutex::default(),
             learned: tokio::sync::Mutex::default(),
+            opened: super::pending::opened(),
         };
         let inner = Arc::new(inner);
         Ok((Self { inner }, writer))

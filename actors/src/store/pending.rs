@@ -1,5 +1,8 @@
 //! What waits for a channel: the queue rows merged with the open cohorts.
 
+use bytes::Bytes;
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
 use redb::ReadableDatabase as _;
 use schema::queue::Waiting;
 use schema::{ChannelNo, CommandUuid, Seq, UnixMillis};
@@ -15,7 +18,7 @@ pub struct HandOut {
     /// Its identity.
     pub uuid: CommandUuid,
     /// Its bytes.
-    pub plist: Vec<u8>,
+    pub plist: Bytes,
     /// It needs the writer's leave first.
     pub destructive: bool,
     /// Its kind.
@@ -23,6 +26,29 @@ pub struct HandOut {
     /// No fitness is asked for.
     pub forced: bool,
 }
+
+/// Commands of many that were opened for one of them. A row never changes and its
+/// number is never given again, so nothing here goes stale.
+pub(super) type Opened = Cache<Seq, HandOut, ByBytes>;
+
+pub(super) fn opened() -> Opened {
+    Cache::with_weighter(OPENED_COMMANDS, OPENED_BYTES, ByBytes)
+}
+
+/// Weighs a command by its body.
+#[derive(Clone, Debug)]
+pub(super) struct ByBytes;
+
+impl Weighter<Seq, HandOut> for ByBytes {
+    fn weight(&self, _: &Seq, command: &HandOut) -> u64 {
+        u64::try_from(command.plist.len())
+            .unwrap_or(u64::MAX)
+            .max(256)
+    }
+}
+
+const OPENED_COMMANDS: usize = 256;
+const OPENED_BYTES: u64 = 4 << 20;
 
 impl Store {
     /// May something wait for this channel? Never a false no.
@@ -108,6 +134,9 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when they cannot be read or opened.
     pub fn command_bytes(&self, seq: Seq) -> Result<Option<HandOut>, StoreError> {
+        if let Some(command) = self.inner.opened.get(&seq) {
+            return Ok(Some(command));
+        }
         let table = self.inner.database.begin_read()?.open_table(COMMAND)?;
         let Some(row) = table.get(seq.0)? else {
             return Ok(None);
@@ -117,12 +146,16 @@ impl Store {
             .inner
             .sealer
             .open(Place::Command(command.uuid.as_str()), &command.sealed)?;
-        Ok(Some(HandOut {
+        let handed = HandOut {
             uuid: command.uuid,
-            plist,
+            plist: plist.into(),
             destructive: command.destructive,
             request_type: command.request_type,
             forced: command.forced,
-        }))
+        };
+        if command.target_count > 1 {
+            self.inner.opened.insert(seq, handed.clone());
+        }
+        Ok(Some(handed))
     }
 }

@@ -173,17 +173,19 @@ impl Sealer {
     ) -> Result<Vec<u8>, StoreError> {
         let mut nonce = [0_u8; NONCE_LEN];
         random(&mut nonce)?;
-        let mut sealed = packed.0.clone();
+        let mut sealed = Vec::with_capacity(NONCE_LEN + packed.0.len() + AES_256_GCM_SIV.tag_len());
+        sealed.extend_from_slice(&nonce);
+        sealed.extend_from_slice(&packed.0);
+        let (_, body) = sealed.split_at_mut(NONCE_LEN);
         let tag = self
             .key
             .seal_in_place_separate_tag(
                 Nonce::assume_unique_for_key(nonce),
                 Aad::from(place.bytes()),
-                &mut sealed,
+                body,
             )
             .map_err(|_| StoreError::broken("sealing failed"))?;
         sealed.extend_from_slice(tag.as_ref());
-        sealed.splice(0..0, nonce);
         Ok(sealed)
     }
 

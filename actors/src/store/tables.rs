@@ -458,8 +458,10 @@ pub struct CommandRecord {
     /// Its kind.
     pub request_type: String,
     /// The sealed plist.
+    #[serde(with = "serde_bytes")]
     pub(super) sealed: Vec<u8>,
     /// The channels it is addressed to, a serialised bitmap.
+    #[serde(with = "serde_bytes")]
     pub(super) targets: Vec<u8>,
     /// How many those are.
     pub target_count: u32,
@@ -602,7 +604,7 @@ pub enum Body {
     /// Nowhere.
     None,
     /// In the entry.
-    Inline(Vec<u8>),
+    Inline(#[serde(with = "serde_bytes")] Vec<u8>),
     /// In a segment file.
     Segment(BodyAddress),
 }
@@ -714,6 +716,14 @@ pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, StoreError>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn octets_are_written_as_a_sequence_of_them_always_was() {
+        let row = encode(&Body::Inline(vec![1, 2, 200])).unwrap();
+        assert_eq!(row, [1, 3, 1, 2, 200]);
+        assert_eq!(row, encode(&(1_u8, vec![1_u8, 2, 200])).unwrap());
+        assert_eq!(decode::<Body>(&row).unwrap(), Body::Inline(vec![1, 2, 200]));
+    }
 
     #[test]
     fn a_queue_row_survives_its_packing() {

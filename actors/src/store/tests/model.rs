@@ -332,7 +332,11 @@ impl Model {
             }
             same(&format!("counts of {seq}"), found.counts, counts)?;
             let bytes = store.command_bytes(Seq(*seq)).map_err(text)?.unwrap();
-            same("command's bytes", bytes.plist, command.body.clone())?;
+            same(
+                "command's bytes",
+                bytes.plist.to_vec(),
+                command.body.clone(),
+            )?;
             let uuid = CommandUuid::parse(&command.uuid).unwrap();
             same(
                 "seq of a uuid",
