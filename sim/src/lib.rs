@@ -7,6 +7,7 @@
 mod answers;
 mod apns;
 mod behaviour;
+pub mod bench;
 mod ca;
 mod client;
 mod cms;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+use sim::bench::{self, BenchOptions};
 use sim::{CaKey, DeviceCa, FakeApns, KeyPool, LoadOptions, Script, load};
 
 /// Simulated Apple devices and a fake APNs.
@@ -22,6 +23,14 @@ enum Verb {
     Load {
         #[command(flatten)]
         options: Box<LoadOptions>,
+        /// Report as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Measure the real server on this machine: the speed table.
+    Bench {
+        #[command(flatten)]
+        options: BenchOptions,
         /// Report as JSON.
         #[arg(long)]
         json: bool,
@@ -58,6 +67,7 @@ fn main() -> Result<()> {
     runtime.block_on(async {
         match cli.verb {
             Verb::Load { options, json } => run_load(*options, json).await,
+            Verb::Bench { options, json } => run_bench(options, json).await,
             Verb::Apns {
                 port,
                 root_file,
@@ -77,6 +87,16 @@ async fn run_load(options: LoadOptions, json: bool) -> Result<()> {
     }
     if !report.is_clean() {
         std::process::exit(1);
+    }
+    Ok(())
+}
+
+async fn run_bench(options: BenchOptions, json: bool) -> Result<()> {
+    let report = bench::run(options).await?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        print!("{report}");
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ mod admin_routes;
 mod api_commands;
 mod apns_faults;
 mod backup;
+mod bench;
 mod canaries;
 mod catalog;
 mod checkin_server;
