@@ -7,6 +7,7 @@
 use actix::prelude::*;
 use schema::enrollment::{Misbehaved, Voice};
 use schema::queue::{self, Skip};
+use schema::renewal;
 use schema::report::{Report, Status, error_chain};
 use schema::{ChannelNo, Seq, UnixMillis};
 
@@ -180,6 +181,12 @@ impl DeviceActor {
         }
         let epoch = self.enrollment.as_ref().map_or(Seq(0), |e| e.epoch);
         let mut waiting = self.house.store.pending(channel, epoch)?;
+        let not_after = said.presented.identity.not_after;
+        if renewal::is_over(not_after, self.house.store.expiry_clock()) {
+            // Nothing but what gives it a living one.
+            let renews = self.house.store.open_renewal(channel)?;
+            waiting.retain(|row| Some(row.seq) == renews);
+        }
         let session = self.session(channel);
         for row in &mut waiting {
             let counted = session.tallies.iter().find(|tally| tally.seq == row.seq);

@@ -5,6 +5,7 @@ use schema::queue::Waiting;
 use schema::{ChannelNo, CommandUuid, Seq, UnixMillis};
 
 use super::dense;
+use super::renewals::RENEWAL_PRINCIPAL;
 use super::seal::Place;
 use super::tables::{COHORT_STATE, COMMAND, CommandRow, QUEUE, QueueRow, decode};
 use super::{Store, StoreError};
@@ -12,8 +13,13 @@ use super::{Store, StoreError};
 /// A command as it is handed out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HandOut {
+    /// Its number.
+    pub seq: Seq,
     /// Its identity.
     pub uuid: CommandUuid,
+    /// It may be a template whose profile is made when it is handed out; see
+    /// [`Store::renewal`].
+    pub renews: bool,
     /// Its bytes.
     pub plist: Vec<u8>,
     /// It needs the writer's leave first.
@@ -114,6 +120,8 @@ impl Store {
             .sealer
             .open(Place::Command(command.uuid.as_str()), &command.sealed)?;
         Ok(Some(HandOut {
+            seq,
+            renews: command.principal == RENEWAL_PRINCIPAL,
             uuid: command.uuid,
             plist,
             destructive: command.destructive,
