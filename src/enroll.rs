@@ -8,6 +8,7 @@
 mod identity;
 mod ota;
 mod page;
+mod renewal;
 
 use std::path::Path;
 
@@ -33,6 +34,7 @@ use serde::Deserialize;
 use crate::app::App;
 use crate::error::EnrollError;
 use crate::public_url::PublicUrl;
+pub use renewal::renewed;
 
 /// Mounts the enrollment door.
 pub fn routes(config: &mut web::ServiceConfig) {
@@ -167,6 +169,7 @@ fn compose(app: &App, link: &Link, url: &PublicUrl, identity: IdentityPayload) -
             server_url: link.offers.server_url.clone(),
             check_in_url: link.offers.check_in_url.clone(),
             ownership,
+            capabilities: link.offers.capabilities.clone(),
             sign_message: app.config.device.signs(),
         },
     };

@@ -16,6 +16,7 @@ use schema::checkin::Misread;
 use schema::enrollment::Misbehaved;
 use schema::link::LinkVoid;
 use schema::ota::AnswerError;
+use schema::renewal::Obstacle;
 use serde::Serialize;
 use utoipa::{IntoResponses, ToSchema};
 
@@ -218,6 +219,9 @@ pub enum EnrollError {
     /// The identity it is to carry cannot be made.
     #[error(transparent)]
     Identity(#[from] ScepError),
+    /// What its enrollment profile said cannot be said again.
+    #[error(transparent)]
+    NotRenewable(#[from] Obstacle),
     /// The server is going down.
     #[error("shutting down")]
     Stopping,
@@ -236,6 +240,7 @@ impl EnrollError {
             Self::Store(_) => "store",
             Self::Signer(_) => "signer",
             Self::Identity(_) => "identity",
+            Self::NotRenewable(_) => "not_renewable",
             Self::Stopping => "stopping",
         }
     }
@@ -473,6 +478,7 @@ impl From<EnrollError> for Problem {
             EnrollError::TooOften(_)
             | EnrollError::Signer(_)
             | EnrollError::Identity(_)
+            | EnrollError::NotRenewable(_)
             | EnrollError::Stopping => Self::unavailable(detail),
         }
     }

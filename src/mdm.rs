@@ -18,6 +18,7 @@ use schema::xml::{Scan, Unreadable};
 
 use crate::app::App;
 use crate::body::{Body, SHORT, announced, drain, read};
+use crate::enroll::renewed;
 use crate::error::DeviceError;
 use crate::identity::{DeviceIdentity, Evidence, IdentityError, IssuedBy, Source};
 use crate::tls::PeerLeaf;
@@ -215,7 +216,18 @@ async fn report_in(
             said.held = Some(seq);
             continue;
         }
-        return Ok(match turn.command {
+        let command = match turn.command {
+            Some(template) if template.renews => {
+                let seq = template.seq;
+                let Some(command) = renewed(app, &device, template).await? else {
+                    said.held = Some(seq);
+                    continue;
+                };
+                Some(command)
+            }
+            command => command,
+        };
+        return Ok(match command {
             Some(command) => {
                 app.metrics.handed_out();
                 HttpResponse::Ok()

@@ -21,6 +21,7 @@ use actors::expiry::{self, Expiries};
 use actors::housekeeping::Housekeeper;
 use actors::pusher::{PushFigures, PushOptions, Pusher};
 use actors::registry::Registry;
+use actors::renewer::Renewer;
 use actors::scep::Scep;
 use actors::store::GuardLimits;
 use actors::{Clock, Store, StoreError, StoreOptions};
@@ -108,12 +109,15 @@ pub async fn serve(mut config: Config, clock: Clock) -> anyhow::Result<Running> 
     let reload = watch::Sender::new(());
     let upkeep = device_upkeep.into_iter().chain(admin_upkeep);
     let certificates = tls::keep(upkeep, &expiries, &reload);
+    let ca_ends = expiry::not_after(&app.scep.ca().certificate_pem).context("ca.pem")?;
+    let renewer = Renewer::new(app.store.clone(), app.config.scep.validity_days, ca_ends)?;
     let housekeeper = Housekeeper::new(
         app.store.clone(),
         app.registry.clone(),
         app.clock.clone(),
         app.expiries.clone(),
         app.scep.clone(),
+        renewer,
         app.config.store.retention_days,
     );
     let (tell, ended) = oneshot::channel();

@@ -1,6 +1,6 @@
 //! Housekeeping: what has to be done again and again, whoever is there.
 //!
-//! Folds, expiry, retention, room on the disk, idle actors, certificates that end. While
+//! Folds, expiry, retention, the renewal of identities, room on the disk, idle actors, certificates that end. While
 //! the wall clock is in doubt nothing expires and nothing is deleted.
 
 use std::time::Duration;
@@ -9,6 +9,7 @@ use schema::UnixMillis;
 
 use crate::expiry::Expiries;
 use crate::registry::Registry;
+use crate::renewer::Renewer;
 use crate::scep::Scep;
 use crate::{Clock, Store, StoreError};
 
@@ -20,6 +21,7 @@ pub struct Housekeeper {
     clock: Clock,
     expiries: Expiries,
     scep: Scep,
+    renewer: Renewer,
     retention_days: u64,
     round: u64,
     /// When certificates were last looked at.
@@ -35,6 +37,7 @@ impl Housekeeper {
         clock: Clock,
         expiries: Expiries,
         scep: Scep,
+        renewer: Renewer,
         retention_days: u64,
     ) -> Self {
         Self {
@@ -43,6 +46,7 @@ impl Housekeeper {
             clock,
             expiries,
             scep,
+            renewer,
             told: None,
             retention_days,
             round: 0,
@@ -82,6 +86,7 @@ impl Housekeeper {
             self.registry
                 .passivate_idle(now.minus_seconds(IDLE_SECONDS).0);
             self.expire_and_retain().await?;
+            self.renewer.round(RENEWED_AT_ONCE).await?;
         }
         folded.and(learned.map(drop))
     }
@@ -112,4 +117,6 @@ const SLICES_AT_ONCE: usize = 20;
 /// Slices of the journal read for the inventory each time, so that a mass rollout keeps
 /// the machine.
 const LEARNED_AT_ONCE: usize = 20;
+/// Channels looked at for renewal each half minute: 100,000 in under an hour.
+const RENEWED_AT_ONCE: usize = 1000;
 const HOUR: u64 = 3600 * 1000;

@@ -18,6 +18,7 @@ pub mod profile_signer;
 pub mod push_certificate;
 pub mod pusher;
 pub mod registry;
+pub mod renewer;
 pub mod scep;
 pub mod store;
 pub mod tls;

@@ -21,6 +21,7 @@ pub mod link;
 pub mod ota;
 pub mod profile;
 pub mod queue;
+pub mod renewal;
 pub mod report;
 pub mod scep;
 pub mod time;

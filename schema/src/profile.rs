@@ -72,6 +72,8 @@ pub struct MdmPayload {
     pub check_in_url: String,
     /// Whose device it is.
     pub ownership: Ownership,
+    /// What the server can do: [`CAPABILITIES`], or what an earlier profile said.
+    pub capabilities: Vec<String>,
     /// The device signs each message (`Mdm-Signature`).
     pub sign_message: bool,
 }
@@ -151,7 +153,6 @@ impl EnrollmentProfile {
 
     fn management(&self) -> Dictionary {
         let mdm = &self.mdm;
-        let capabilities = CAPABILITIES.map(|name| Value::String(name.to_owned()));
         let mut payload = self.payload("com.apple.mdm", Some(Part::Management));
         put(&mut payload, "PayloadDisplayName", "Device management");
         let identity = uuid(&self.instance, Some(Part::Identity));
@@ -170,7 +171,8 @@ impl EnrollmentProfile {
         }
         put(&mut payload, "SignMessage", mdm.sign_message);
         put(&mut payload, "CheckOutWhenRemoved", true);
-        let capabilities = Value::Array(capabilities.to_vec());
+        let capabilities = mdm.capabilities.iter().cloned().map(Value::String);
+        let capabilities = Value::Array(capabilities.collect());
         put(&mut payload, "ServerCapabilities", capabilities);
         payload
     }
@@ -291,6 +293,7 @@ mod tests {
                 server_url: "https://mdm.example.org/mdm/connect".into(),
                 check_in_url: "https://mdm.example.org/mdm/checkin".into(),
                 ownership,
+                capabilities: CAPABILITIES.map(str::to_owned).to_vec(),
                 sign_message: false,
             },
         }

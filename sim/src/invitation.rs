@@ -1,7 +1,10 @@
 //! Enrolls the real way, as a person with an iPhone would: the link, its profile, the
 //! identity from SCEP or out of the profile. What comes out is a device ready to check in.
 
+use openssl::pkcs7::{Pkcs7, Pkcs7Flags};
 use openssl::pkcs12::Pkcs12;
+use openssl::stack::Stack;
+use openssl::x509::store::X509StoreBuilder;
 use plist::{Dictionary, Value};
 
 use crate::ca::DeviceCa;
@@ -81,6 +84,17 @@ impl Invitation {
         told.identity.keep(&self.http, keys).await
     }
 
+    /// Installs a signed enrollment profile that came by a command, and takes the identity
+    /// it promises.
+    pub async fn install(
+        &self,
+        signed: &[u8],
+        keys: &KeyPool,
+    ) -> Result<(Identity, Told), SimError> {
+        let told = Told::read(&signed_content(signed)?)?;
+        Ok((self.identity(&told, keys).await?, told))
+    }
+
     /// The profile behind the link.
     pub async fn profile(&self) -> Result<Told, SimError> {
         Told::read(&self.download().await?)
@@ -151,6 +165,15 @@ impl Told {
             identity,
         })
     }
+}
+
+/// What is inside a signed profile.
+pub fn signed_content(signed: &[u8]) -> Result<Vec<u8>, SimError> {
+    let mut content = Vec::new();
+    let flags = Pkcs7Flags::BINARY | Pkcs7Flags::NOVERIFY;
+    let (nobody, store) = (Stack::new()?, X509StoreBuilder::new()?.build());
+    Pkcs7::from_der(signed)?.verify(&nobody, &store, None, Some(&mut content), flags)?;
+    Ok(content)
 }
 
 /// The payload of a profile that has this type.

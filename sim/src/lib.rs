@@ -46,7 +46,7 @@ pub use dice::Dice;
 pub use error::SimError;
 pub use fleet::{Accounts, Fleet, FleetPlan, Totals};
 pub use identity::Identity;
-pub use invitation::{Invitation, Told};
+pub use invitation::{Invitation, Told, signed_content};
 pub use keys::KeyPool;
 pub use ledger::{Entry, Ledger};
 pub use load::{Exactness, Latency, LoadOptions, Scenario};

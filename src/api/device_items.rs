@@ -1,6 +1,6 @@
 //! How devices and their commands look in the API.
 
-use actors::store::{ChannelCommand, Device};
+use actors::store::{ChannelCommand, Device, RENEWAL_PRINCIPAL};
 use schema::access::AccessRights;
 use schema::enrollment::Enrollment;
 use schema::report::ErrorItem;
@@ -110,6 +110,9 @@ pub struct CommandItem {
     pub request_type: String,
     /// Where it stands; see the states in the README.
     pub state: String,
+    /// Who queued it, when no person did: `renewal`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub origin: Option<&'static str>,
     /// When it was queued.
     pub created_at: String,
     /// When it was last handed out.
@@ -234,6 +237,7 @@ impl From<ChannelCommand> for CommandItem {
             command_uuid: of.command.uuid.to_string(),
             request_type: of.command.request_type,
             state: of.state.name().to_owned(),
+            origin: (of.command.principal == RENEWAL_PRINCIPAL).then_some("renewal"),
             created_at: time(of.command.created),
             sent_at: of.sent_at.map(time),
             completed_at: of.completed_at.map(time),

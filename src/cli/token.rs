@@ -168,6 +168,9 @@ fn principal(name: &str) -> Result<String, String> {
     if name.is_empty() || name.len() > 255 || name.chars().any(char::is_control) {
         return Err("must be 1 to 255 bytes without control characters".to_owned());
     }
+    if name.starts_with("reveille:") {
+        return Err("names that begin with reveille: are the server's own".to_owned());
+    }
     Ok(name.to_owned())
 }
 

@@ -32,6 +32,7 @@ mod pkcs12;
 mod push_certificates;
 mod pushes;
 mod reenrollment;
+mod renewals;
 mod restart;
 mod scep;
 mod scep_matrix;

@@ -8,6 +8,7 @@ use actix::prelude::*;
 use schema::enrollment::{Misbehaved, Voice};
 use schema::fitness::Unfit;
 use schema::queue::{self, Skip};
+use schema::renewal;
 use schema::report::{Report, Status, error_chain};
 use schema::{ChannelNo, EnrollId, Seq, UnixMillis};
 
@@ -181,6 +182,14 @@ impl DeviceActor {
         }
         let epoch = self.enrollment.as_ref().map_or(Seq(0), |e| e.epoch);
         let mut waiting = self.house.store.pending(channel, epoch)?;
+        let not_after = said.presented.identity.not_after;
+        // A device whose enrollment profile is not known can have no other: it goes on.
+        let renewable = (self.enrollment.as_ref()).is_some_and(|e| e.enrolled_with.is_some());
+        if renewable && renewal::is_over(not_after, self.house.store.expiry_clock()) {
+            // Nothing but what gives it a living one.
+            let renews = self.house.store.open_renewal(channel)?;
+            waiting.retain(|row| Some(row.seq) == renews);
+        }
         let session = self.session(channel);
         for row in &mut waiting {
             let counted = session.tallies.iter().find(|tally| tally.seq == row.seq);

@@ -26,7 +26,7 @@ use super::{Store, StoreError};
 /// A challenge to be minted.
 #[derive(Clone, Debug)]
 pub struct NewChallenge {
-    /// The enrollment link it is minted for.
+    /// The enrollment link it is minted for; empty for a renewal.
     pub link: String,
     /// Good for any number of certificates until it expires.
     pub shared: bool,
@@ -248,7 +248,8 @@ impl Store {
                 Some(&key),
                 &certificate,
                 issued_for,
-                Some(through.0),
+                // A renewal came through no link: what its device enrolled with stays.
+                Some(through.0).filter(|link| !link.is_empty()),
                 good_for,
             )?;
             Ok(Spent::Issued)

@@ -76,7 +76,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    pub(super) fn broken(why: &str) -> Self {
+    pub(crate) fn broken(why: &str) -> Self {
         Self::Broken(why.into())
     }
 }

@@ -10,6 +10,7 @@ use redb::{
     ReadableTableMetadata as _, TableDefinition, TableError, Value,
 };
 use schema::UnixMillis;
+use schema::renewal::{Obstacle, renewable};
 
 use super::StoreError;
 use super::archive::DATABASE;
@@ -17,8 +18,8 @@ use super::backup::{last_backup, restored};
 use super::disk::LocalDisk;
 use super::seal::{Place, Sealer};
 use super::tables::{
-    COMMAND, CommandRow, JOURNAL, JournalRow, META, PUSH_CERTIFICATE, PUSH_KEY, Restored,
-    SCHEMA_VERSION, decode,
+    CHANNEL, COMMAND, ChannelRow, CommandRow, JOURNAL, JournalRow, MANAGED_ACCOUNT, META,
+    PUSH_CERTIFICATE, PUSH_KEY, Restored, SCHEMA_VERSION, decode,
 };
 
 /// What a store holds, from outside.
@@ -36,6 +37,9 @@ pub struct Inspection {
     pub database: (u64, u64),
     /// Whether what it holds opens with the sealing key.
     pub sealing: Result<Fit, StoreError>,
+    /// Enrolled devices whose identity cannot be renewed: what their profile said is not
+    /// known.
+    pub unrenewable: u64,
     /// Topic and stored form of each push certificate that opens.
     pub push_certificates: Vec<(String, Vec<u8>)>,
 }
@@ -69,6 +73,7 @@ impl Inspection {
             restored: None,
             database: (std::fs::metadata(file)?.len(), needed(&read)?),
             sealing: Ok(Fit::Untested),
+            unrenewable: unrenewable(&read)?,
             push_certificates: Vec::new(),
         };
         if let Some(meta) = table(&read, META)? {
@@ -127,6 +132,33 @@ fn last_written(read: &ReadTransaction) -> Result<Option<UnixMillis>, StoreError
     let last = table.last()?;
     last.map(|(_, row)| decode::<JournalRow>(row.value()).map(|row| row.at))
         .transpose()
+}
+
+fn unrenewable(read: &ReadTransaction) -> Result<u64, StoreError> {
+    let (Some(meta), Some(channels)) = (table(read, META)?, table(read, CHANNEL)?) else {
+        return Ok(0);
+    };
+    let instance = meta.get("instance")?;
+    let instance = instance.and_then(|row| <[u8; 16]>::try_from(row.value()).ok());
+    let accounts = table(read, MANAGED_ACCOUNT)?;
+    let mut count = 0;
+    for row in channels.iter()? {
+        let (no, row) = row?;
+        let ChannelRow::Device(enrollment) = decode(row.value())? else {
+            continue;
+        };
+        let account = match &accounts {
+            Some(accounts) => accounts.get(no.value())?.map(|id| id.value().to_owned()),
+            None => None,
+        };
+        let outcome = renewable(
+            &enrollment,
+            &instance.unwrap_or_default(),
+            account.as_deref(),
+        );
+        count += u64::from(outcome.is_err_and(|why| why != Obstacle::NotEnrolled));
+    }
+    Ok(count)
 }
 
 /// Bytes of the pages that hold anything.

@@ -13,7 +13,8 @@ use schema::ota::OtaDevice;
 
 use super::challenges::record;
 use super::tables::{
-    ANNOTATION, Annotation, AnnotationRow, GoodFor, LINK, LINK_BY_ID, LinkRow, META, decode, encode,
+    ANNOTATION, Annotation, AnnotationRow, GoodFor, LINK, LINK_BY_ID, LinkRow, MANAGED_ACCOUNT,
+    META, decode, encode,
 };
 use super::tail::Published;
 use super::{IssuedCertificate, Refusal, Spent, Store, StoreError};
@@ -261,6 +262,11 @@ pub(super) fn came_through(
     let links = transaction.open_table(LINK)?;
     let Some((_, link)) = link_in(&ids, &links, id)? else {
         return Ok(None);
+    };
+    let mut accounts = transaction.open_table(MANAGED_ACCOUNT)?;
+    match &link.managed_apple_id {
+        Some(account) => accounts.insert(device.0, account.as_str())?,
+        None => accounts.remove(device.0)?,
     };
     if !link.tags.is_empty() {
         let mut annotations = transaction.open_table(ANNOTATION)?;

@@ -28,6 +28,7 @@ mod ota;
 mod pending;
 mod push_keys;
 mod read;
+mod renewals;
 mod restore;
 mod retention;
 mod seal;
@@ -67,11 +68,12 @@ pub use operations::{
 pub use ota::OtaStep;
 pub use pending::HandOut;
 pub use read::CommandSummary;
+pub use renewals::{RENEWAL_PRINCIPAL, Renewing};
 pub use restore::{Proved, RestoredBackup, restore, verify};
 pub use seal::Packed;
 pub use tables::{
     Annotation, AuditEntry, Body, BodyAddress, Buys, CertificateRecord, ChallengeRecord,
-    CommandRecord, Entry, GoodFor, OtaCaller, Restored, TokenRecord,
+    CommandRecord, Entry, GoodFor, OtaCaller, RenewalRecord, Restored, TokenRecord,
 };
 pub use tail::{Counts, Figures};
 

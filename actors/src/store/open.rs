@@ -22,8 +22,9 @@ use super::tables::{
     ANNOTATION, AUDIT, CERTIFICATE, CERTIFICATE_DER, CHALLENGE, CHALLENGE_EXPIRY, CHANNEL,
     CHANNEL_BY_ID, COHORT_STATE, COMMAND, COMMAND_BY_UUID, COMMAND_COUNT, CommandRow, ENROLLED,
     EXPIRY, Entry, GUARD, IDEMPOTENCY, INVENTORY, ISSUED, JOURNAL, JournalRow, LAST_POSITION, LINK,
-    LINK_BY_ID, META, PUSH_CERTIFICATE, PUSH_DEAD, PUSH_KEY, PUSHED, QUARANTINE, QUEUE, QueueRow,
-    SCHEMA_VERSION, SECRET, SEEN, SEEN_BODY, SEGMENT, TOKEN, TokenRow, decode, encode,
+    LINK_BY_ID, MANAGED_ACCOUNT, META, PUSH_CERTIFICATE, PUSH_DEAD, PUSH_KEY, PUSHED, QUARANTINE,
+    QUEUE, QueueRow, RENEWAL, SCHEMA_VERSION, SECRET, SEEN, SEEN_BODY, SEGMENT, TOKEN, TokenRow,
+    decode, encode,
 };
 use super::tail::{Cohort, Counts, Enrolled, Published, write};
 use super::watch::last_known;
@@ -267,6 +268,8 @@ fn migrate(transaction: &WriteTransaction) -> Result<(), StoreError> {
     transaction.open_table(INVENTORY)?;
     transaction.open_table(ANNOTATION)?;
     transaction.open_table(QUARANTINE)?;
+    transaction.open_table(RENEWAL)?;
+    transaction.open_table(MANAGED_ACCOUNT)?;
     transaction.open_table(AUDIT)?;
     Ok(())
 }

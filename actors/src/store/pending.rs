@@ -8,6 +8,7 @@ use schema::queue::Waiting;
 use schema::{ChannelNo, CommandUuid, Seq, UnixMillis};
 
 use super::dense;
+use super::renewals::RENEWAL_PRINCIPAL;
 use super::seal::Place;
 use super::tables::{COHORT_STATE, COMMAND, CommandRow, QUEUE, QueueRow, decode};
 use super::{Store, StoreError};
@@ -15,8 +16,13 @@ use super::{Store, StoreError};
 /// A command as it is handed out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HandOut {
+    /// Its number.
+    pub seq: Seq,
     /// Its identity.
     pub uuid: CommandUuid,
+    /// It may be a template whose profile is made when it is handed out; see
+    /// [`Store::renewal`].
+    pub renews: bool,
     /// Its bytes.
     pub plist: Bytes,
     /// It needs the writer's leave first.
@@ -147,6 +153,8 @@ impl Store {
             .sealer
             .open(Place::Command(command.uuid.as_str()), &command.sealed)?;
         let handed = HandOut {
+            seq,
+            renews: command.principal == RENEWAL_PRINCIPAL,
             uuid: command.uuid,
             plist: plist.into(),
             destructive: command.destructive,

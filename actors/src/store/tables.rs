@@ -92,6 +92,11 @@ pub(super) const PUSH_KEY: TableDefinition<&[u8], &[u8]> = TableDefinition::new(
 pub(super) const INVENTORY: TableDefinition<(u32, u8), &[u8]> = TableDefinition::new("inventory");
 /// Device ChannelNo -> [`AnnotationRow`].
 pub(super) const ANNOTATION: TableDefinition<u32, &[u8]> = TableDefinition::new("annotation");
+/// Device ChannelNo -> [`RenewalRow`].
+pub(super) const RENEWAL: TableDefinition<u32, &[u8]> = TableDefinition::new("renewal");
+/// Device ChannelNo -> the Managed Apple Account its User Enrollment's profile named.
+pub(super) const MANAGED_ACCOUNT: TableDefinition<u32, &str> =
+    TableDefinition::new("managed_account");
 /// EnrollId of a device whose actor failed too often -> milliseconds since when.
 pub(super) const QUARANTINE: TableDefinition<&str, u64> = TableDefinition::new("quarantine");
 /// Position -> [`AuditRow`].
@@ -670,6 +675,26 @@ pub struct Annotation {
     pub tags: Vec<String>,
     /// Free text.
     pub notes: String,
+}
+
+/// A row of [`RENEWAL`].
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum RenewalRow {
+    /// The first version.
+    V1(RenewalRecord),
+}
+
+/// The newest attempt at renewing a device's identity.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenewalRecord {
+    /// The identity that is to be replaced.
+    pub leaf: schema::Leaf,
+    /// The command that is to do it.
+    pub uuid: CommandUuid,
+    /// Attempts so far at this identity.
+    pub attempts: u32,
+    /// When the newest was queued.
+    pub at: UnixMillis,
 }
 
 /// A row of [`AUDIT`].

@@ -56,6 +56,7 @@ fn findings(seen: &Inspection, directory: &Path, key: &Path, now: UnixMillis) ->
     findings.push(backup(seen.last_backup, now));
     findings.extend(seen.restored.map(restored));
     findings.extend(room(seen.database));
+    findings.extend(renewals(seen.unrenewable));
     findings
 }
 
@@ -92,6 +93,20 @@ fn restored(restored: Restored) -> Finding {
         told + "; nothing expires and nothing is deleted",
         "start the server, look whether all is well, then: reveille clock confirm",
     )
+}
+
+/// Devices that will need a person before their identity runs out.
+fn renewals(unrenewable: u64) -> Option<Finding> {
+    (unrenewable > 0).then(|| {
+        Finding::warn(
+            IDENTITIES,
+            format!(
+                "those of {unrenewable} enrolled devices cannot be renewed: what their \
+                 enrollment profile said is not known here"
+            ),
+            "let them enroll again: enroll-link create --device ID for each",
+        )
+    })
 }
 
 /// A large file of which little is needed.
@@ -195,6 +210,7 @@ fn size(directory: &Path) -> u64 {
     length(directory.join("reveille.redb")) + segments
 }
 
+const IDENTITIES: &str = "identities";
 const STORE: &str = "store";
 const SEALING: &str = "sealing key";
 const PUSH: &str = "push certificate";
@@ -249,6 +265,18 @@ mod tests {
     }
 
     #[test]
+    fn devices_that_cannot_be_renewed_are_told_of() {
+        assert!(renewals(0).is_none());
+        let finding = renewals(3).unwrap();
+        assert_eq!(finding.outcome, Outcome::Warn);
+        assert!(
+            finding.detail.contains("of 3 enrolled devices"),
+            "{}",
+            finding.detail
+        );
+    }
+
+    #[test]
     fn a_store_of_a_newer_program_fails() {
         let inspection = |schema| Inspection {
             schema,
@@ -257,6 +285,7 @@ mod tests {
             push_certificates: Vec::new(),
             last_backup: None,
             restored: None,
+            unrenewable: 0,
             database: (0, 0),
         };
         let known = Inspection::KNOWN_SCHEMA;
