@@ -175,8 +175,7 @@ async fn a_fleet_that_misbehaves_is_served_with_each_effect_once() {
 #[actix_web::test]
 async fn a_user_channel_has_its_own_commands_and_ends_with_its_device() {
     let house = House::start().await;
-    let (device, mut client) = house.new_device(Proof::Header);
-    let device = device.with_user(&mut sim::Dice::new(7));
+    let (device, mut client) = house.new_mac(Proof::Header);
     sim::enroll(&device, &mut client).await.unwrap();
     let (id, user) = (id_of(&device), device.enroll_id(Channel::User));
     let for_device = house.ask_information(&id).await;

@@ -196,6 +196,14 @@ impl House {
         (device, Client::new(std::sync::Arc::new(self.target(proof))))
     }
 
+    /// A Mac with a user, not enrolled.
+    pub(crate) fn new_mac(&self, proof: Proof) -> (Device, Client) {
+        let mut dice = sim::Dice::new(7);
+        let mac = Device::seeded(&self.ca, TOPIC, sim::Kind::Mac, &mut dice).unwrap();
+        let client = Client::new(std::sync::Arc::new(self.target(proof)));
+        (mac.with_user(&mut dice), client)
+    }
+
     /// An enrolled device.
     pub(crate) async fn enrolled(&self, proof: Proof) -> (Device, Client) {
         let (device, mut client) = self.new_device(proof);

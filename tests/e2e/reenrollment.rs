@@ -112,7 +112,8 @@ async fn a_link_that_names_a_device_renews_it_and_keeps_its_queue() {
     let (_, path) = link(&house, &first).await;
     enroll_through(&house, &path, &mut device).await.unwrap();
     let id = id_of(&device);
-    let open = house.ask_information(&id).await;
+    let profiles = json!({"request_type": "ProfileList"});
+    let open = house.queue(&id, &profiles).await;
 
     let more = json!({"device": id, "access_rights": ["erase", "manage_settings"]});
     let (status, problem) = house.post("/api/v1/enrollment-links", &more).await;

@@ -192,8 +192,7 @@ async fn ids_that_cannot_take_a_command_are_named_and_the_others_get_it() {
 #[actix_web::test]
 async fn a_user_channel_is_addressed_by_its_own_id() {
     let house = House::start().await;
-    let (device, mut client) = house.new_device(Proof::Header);
-    let device = device.with_user(&mut sim::Dice::new(3));
+    let (device, mut client) = house.new_mac(Proof::Header);
     sim::enroll(&device, &mut client).await.unwrap();
     let id = device.enroll_id(Channel::User);
     let raw = plist("USER", "ProfileList");
