@@ -1,7 +1,8 @@
 //! Housekeeping: what has to be done again and again, whoever is there.
 //!
-//! Folds, expiry, retention, the renewal of identities, room on the disk, idle actors, certificates that end. While
-//! the wall clock is in doubt nothing expires and nothing is deleted.
+//! Folds, expiry, retention, the renewal of identities, room on the disk, idle actors,
+//! certificates that end. While the wall clock is in doubt nothing expires and nothing is
+//! deleted.
 
 use std::time::Duration;
 

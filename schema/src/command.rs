@@ -63,10 +63,7 @@ impl Command {
             .and_then(Value::as_string)
             .and_then(CommandUuid::parse)
             .ok_or(BadCommand::NoUuid)?;
-        let command = outer
-            .get("Command")
-            .and_then(Value::as_dictionary)
-            .ok_or(BadCommand::NoCommand)?;
+        let command = inner(&outer).ok_or(BadCommand::NoCommand)?;
         let request_type = command
             .get("RequestType")
             .and_then(Value::as_string)
@@ -82,6 +79,12 @@ impl Command {
             urgent,
         })
     }
+}
+
+/// What a command's plist says besides its CommandUUID: its RequestType and keys.
+#[must_use]
+pub fn inner(outer: &Dictionary) -> Option<&Dictionary> {
+    outer.get("Command").and_then(Value::as_dictionary)
 }
 
 /// Why a raw plist is no command.

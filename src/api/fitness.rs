@@ -5,7 +5,7 @@
 
 use actors::store::DIRECT_UP_TO;
 use roaring::RoaringBitmap;
-use schema::command::Command;
+use schema::command::{self, Command};
 use schema::fitness::{Demand, Unfit, Unknown};
 use schema::{ChannelNo, EnrollId, xml};
 use serde::Serialize;
@@ -41,9 +41,7 @@ pub struct Warning {
 /// What the store says.
 pub fn look(app: &App, command: &Command, targets: RoaringBitmap) -> Result<Looked, Problem> {
     let outer = xml::parse(&command.raw).ok();
-    let inner = outer
-        .as_ref()
-        .and_then(|outer| outer.get("Command")?.as_dictionary());
+    let inner = outer.as_ref().and_then(command::inner);
     let demand = Demand::of(&command.request_type, inner);
     let mut looked = Looked {
         fit: targets,

@@ -33,7 +33,8 @@ pub async fn renewed(
     };
     let attempt = app.store.renewal(enrollment.channel.no)?;
     if attempt.is_none_or(|attempt| attempt.uuid != template.uuid) {
-        return Ok(Some(template));
+        // An attempt that a newer one took the place of; its profile would be an empty one.
+        return Ok(None);
     }
     match profile(app, &enrollment).await {
         Ok(profile) => Ok(Some(HandOut {

@@ -10,7 +10,7 @@ use actors::{Clock, StoreError};
 use plist::{Dictionary, Value};
 use reqwest::StatusCode;
 use reveille::config::Tls;
-use schema::UnixMillis;
+use schema::{CommandUuid, EnrollId, UnixMillis};
 use serde_json::json;
 use sim::{Channel, Client, Device, Dice, Invitation, KeyPool, Kind, Outcome, Proof};
 
@@ -203,6 +203,21 @@ async fn an_identity_that_is_over_gets_the_renewal_and_nothing_else() {
         .unwrap();
     assert_eq!(text(&next, "CommandUUID"), waits);
     assert_eq!(scene.bound(), scene.device.identity.leaf_hash());
+}
+
+#[actix_web::test]
+async fn an_attempt_that_another_took_the_place_of_is_not_handed_out() {
+    let mut scene = Scene::set().await;
+    let mut renewer = renewer(&scene.house);
+    scene.days_pass(200);
+    assert_eq!(walk(&mut renewer).await, 1);
+    let store = &scene.house.running.app.store;
+    let id = EnrollId::device(&id_of(&scene.device)).unwrap();
+    let no = store.find(&id).unwrap().unwrap();
+    let mut newer = store.renewal(no).unwrap().unwrap();
+    newer.uuid = CommandUuid::parse("newer").unwrap();
+    store.put_renewal(no, newer).await.unwrap();
+    assert!(scene.polls().await.is_none());
 }
 
 #[actix_web::test]

@@ -2,6 +2,7 @@
 //! told in this enrollment where the rest depends on it.
 
 use schema::access::AccessRights;
+use schema::command;
 use schema::enrollment::Enrollment;
 use schema::fitness::{Demand, Standing, Unfit, Unknown};
 use schema::inventory::{Kind, Known};
@@ -52,23 +53,21 @@ impl Store {
     /// [`StoreError`] when what the device told cannot be read.
     pub fn fitness_to_take(
         &self,
-        command: &HandOut,
+        given: &HandOut,
         enrollment: &Enrollment,
         channel: &EnrollId,
     ) -> Result<Fitness, StoreError> {
-        if command.forced {
+        if given.forced {
             return Ok(Ok(Vec::new()));
         }
         let granted = enrollment.enrolled_with.as_ref().and_then(|e| e.rights);
         let all = granted.is_none_or(|granted| granted.contains(AccessRights::ALL));
         let outer = match all {
             true => None,
-            false => xml::parse(&command.plist).ok(),
+            false => xml::parse(&given.plist).ok(),
         };
-        let inner = outer
-            .as_ref()
-            .and_then(|outer| outer.get("Command")?.as_dictionary());
-        match Demand::of(&command.request_type, inner) {
+        let inner = outer.as_ref().and_then(command::inner);
+        match Demand::of(&given.request_type, inner) {
             Some(demand) => self.fitness(&demand, enrollment, channel),
             None => Ok(Ok(Vec::new())),
         }

@@ -20,7 +20,7 @@ pub struct HandOut {
     pub seq: Seq,
     /// Its identity.
     pub uuid: CommandUuid,
-    /// It may be a template whose profile is made when it is handed out; see
+    /// It is a template whose profile is made when it is handed out; see
     /// [`Store::renewal`].
     pub renews: bool,
     /// Its bytes.

@@ -27,7 +27,7 @@ pub(super) enum Found {
 /// Looks at it.
 pub(super) fn look(config: &Config, now: UnixMillis) -> Found {
     let directory = &config.store.path;
-    if !directory.join("reveille.redb").exists() {
+    if !actors::store::is_in(directory) {
         return Found::None;
     }
     let key = seal_key_file(config);
